@@ -1,0 +1,119 @@
+"""Images of a split, read at random from its webdataset tars by their index."""
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from prologue.errors import PrologueError
+from prologue.files import read_json
+
+MANIFEST = "manifest.json"
+MANIFEST_FORMAT = 1
+EXTENSIONS = {  # of the formats that are read, by Pillow's names
+    "JPEG": "jpg",
+    "MPO": "jpg",  # a JPEG with further pictures behind it, as phones make them: the first counts
+    "PNG": "png",
+    "WEBP": "webp",
+    "GIF": "gif",
+    "BMP": "bmp",
+    "TIFF": "tif",
+    "PPM": "ppm",
+}
+FORMATS = tuple(name for name in EXTENSIONS if name != "MPO")  # Pillow finds MPO by opening it as JPEG
+
+Image.MAX_IMAGE_PIXELS = None  # data.max_pixels takes the place of Pillow's own limit when shards are written
+
+
+def open_image(data: bytes) -> Image.Image:
+    """Read an image file's header; the pixels are decoded later. Raises OSError for what is no image."""
+    return Image.open(io.BytesIO(data), formats=FORMATS)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Decode an image upright (EXIF orientation) as 8-bit RGB; alpha is dropped, not blended, as in ADM.
+
+    Raises OSError for damaged files and ValueError for pixels without a known range (32-bit integer or float).
+    """
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I;16"):
+        grey = np.asarray(image).astype(np.float32) / 257  # 65535 -> 255; Pillow's own conversion clips at 255
+        image = Image.fromarray(grey.round().astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ValueError(f"pixels of mode {image.mode} have no known range")
+    elif "transparency" in image.info:
+        image = image.convert("RGBA")  # converting straight to RGB warns
+    return image.convert("RGB")
+
+
+class ImageShards:
+    """Random access to the images of one split that `write_shards` wrote.
+
+    Attributes:
+        classes: class names; a label is a position in this list.
+        labels: int64 (N,).
+        shard_sizes: images in each tar.
+    """
+
+    def __init__(self, folder: Path, split: str) -> None:
+        """Read the indexes of a split. Raises PrologueError where there are no shards, or older ones."""
+        manifest_path = folder / MANIFEST
+        if not manifest_path.exists():
+            raise PrologueError(f"{manifest_path} not found: run the stage shards first")
+        manifest = read_json(manifest_path)
+        if manifest["format"] != MANIFEST_FORMAT:
+            raise PrologueError(f"{manifest_path} has another format than this version's: run the stage shards again")
+        tars = [folder / shard["file"] for shard in manifest[split]["shards"]]
+        indexes = [np.load(index_path(tar)) for tar in tars]
+        self.classes: list[str] = manifest["classes"]
+        self._tars = _Tars(tars)
+        self.shard_sizes = [len(index) for index in indexes]
+        self._shard = np.repeat(np.arange(len(tars)), self.shard_sizes)
+        self._offset, self._size, self.labels = np.concatenate([np.empty((0, 3), np.int64), *indexes]).T.copy()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, position: int) -> bytes:
+        """The original file of an image."""
+        return self._tars.read(self._shard[position], int(self._offset[position]), int(self._size[position]))
+
+    def image(self, position: int) -> Image.Image:
+        """An image as 8-bit RGB, upright, at its original size."""
+        return to_rgb(open_image(self.read(position)))
+
+
+def index_path(tar: Path) -> Path:
+    """The index beside a tar: int64 (images, 3) of offset, size, label."""
+    return tar.with_suffix(".index.npy")
+
+
+class _Tars:
+    """Reads spans of files, each opened when it is first needed.
+
+    Forked loader workers may share the descriptors, since pread moves no file position; a pickled copy opens its own.
+    """
+
+    def __init__(self, paths: list[Path]) -> None:
+        self._paths = paths
+        self._descriptors: dict[int, int] = {}
+
+    def __reduce__(self) -> tuple[type["_Tars"], tuple[list[Path]]]:
+        return _Tars, (self._paths,)
+
+    def __del__(self) -> None:
+        for descriptor in self._descriptors.values():
+            os.close(descriptor)
+
+    def read(self, number: int, offset: int, size: int) -> bytes:
+        """`size` bytes of file `number` from `offset`. Raises PrologueError where the file is shorter."""
+        if number not in self._descriptors:
+            self._descriptors[number] = os.open(self._paths[number], os.O_RDONLY)
+        data = os.pread(self._descriptors[number], size, offset)
+        if len(data) != size:
+            raise PrologueError(f"{self._paths[number]} is shorter than its index says: run the stage shards again")
+        return data

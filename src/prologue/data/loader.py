@@ -1,0 +1,109 @@
+"""Batches of images whose content depends on the step alone: any start resumes, any number of processes agrees."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from prologue.data.images import ImageShards
+from prologue.data.order import epoch_indices, share_of
+from prologue.data.transforms import Pixels, crop_views, random_crop
+from prologue.params import AugmentParams
+from prologue.runtime import loader_workers
+
+STREAM = 2  # of random numbers, apart from those of the order
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+def training_batches(
+    shards: ImageShards,
+    size: int,
+    augment: AugmentParams,
+    seed: int,
+    batch: int,
+    start: int,
+    stop: int,
+    rank: int,
+    processes: int,
+) -> Iterator[Batch]:
+    """This process's share of the global batches of the steps from `start` to before `stop`.
+
+    `epoch_indices` says which images a step holds; how one is augmented depends on the seed, its epoch and its index.
+
+    Yields:
+        images uint8 (batch / processes, 3, size, size) and labels int64 (batch / processes,).
+
+    Raises:
+        PrologueError: the batch cannot be divided over the processes.
+    """
+    share = share_of(batch, rank, processes)
+    return _load(_TrainingSteps(shards, size, augment, seed, batch, share), range(start, stop))
+
+
+def view_batches(
+    shards: ImageShards, size: int, scheme: str, indices: Sequence[int] | NDArray[np.int64], batch: int
+) -> Iterator[Batch]:
+    """All views (see `crop_views`) of the images at `indices`, in their order, `batch` images at a time.
+
+    Yields:
+        images uint8 (b, views, 3, size, size) and the images' indices int64 (b,); the last batch may be smaller.
+    """
+    indices = np.asarray(indices, dtype=np.int64)
+    return _load(_ViewBatches(shards, size, scheme, indices, batch), range(0, len(indices), batch))
+
+
+def _load(dataset: Dataset[Batch], keys: range) -> Iterator[Batch]:
+    loader = DataLoader(
+        dataset,
+        batch_size=None,  # an item of the dataset is a whole batch
+        sampler=keys,
+        num_workers=loader_workers(),
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # else each loader advances the global one, and a resumed run differs
+    )
+    yield from map(tuple, loader)
+
+
+class _TrainingSteps(Dataset[Batch]):
+    """The share of one process in the batch of each step."""
+
+    def __init__(
+        self,
+        shards: ImageShards,
+        size: int,
+        augment: AugmentParams,
+        seed: int,
+        batch: int,
+        share: slice,
+    ) -> None:
+        self._shards, self._size, self._augment = shards, size, augment
+        self._seed, self._batch, self._share = seed, batch, share
+
+    def __getitem__(self, step: int) -> Batch:
+        epochs, indices = epoch_indices(len(self._shards), self._seed, self._batch, step)
+        own = indices[self._share]
+        crops = [self._crop(int(epoch), int(index)) for epoch, index in zip(epochs[self._share], own, strict=True)]
+        return _channels_first(crops), torch.from_numpy(self._shards.labels[own])
+
+    def _crop(self, epoch: int, index: int) -> Pixels:
+        rng = np.random.default_rng((STREAM, self._seed, epoch, index))
+        return random_crop(self._shards.image(index), self._size, self._augment.max_scale, self._augment.flip, rng)
+
+
+class _ViewBatches(Dataset[Batch]):
+    """The views of each run of `batch` indices, by the run's start."""
+
+    def __init__(self, shards: ImageShards, size: int, scheme: str, indices: NDArray[np.int64], batch: int) -> None:
+        self._shards, self._size, self._scheme, self._indices, self._batch = shards, size, scheme, indices, batch
+
+    def __getitem__(self, start: int) -> Batch:
+        indices = self._indices[start : start + self._batch]
+        views = [crop_views(self._shards.image(int(index)), self._size, self._scheme) for index in indices]
+        return _channels_first(views), torch.from_numpy(indices)
+
+
+def _channels_first(pixels: list[Pixels]) -> torch.Tensor:
+    """uint8 images (..., H, W, 3) as one tensor (N, ..., 3, H, W)."""
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(np.stack(pixels), -1, -3)))

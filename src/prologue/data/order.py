@@ -1,0 +1,39 @@
+"""The order of training samples: a function of the step alone, so any start resumes and any launch agrees."""
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prologue.errors import PrologueError
+from prologue.runtime import derive_seed
+
+STREAM = 1  # of random numbers, apart from those of augmentation
+
+
+def epoch_indices(count: int, seed: int, batch: int, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Epochs and sample indices, each int64 (batch,), of the global batch of a step.
+
+    Step s holds places s * batch to (s + 1) * batch of the endless row of epochs, each a permutation of all samples.
+    """
+    epochs, positions = np.divmod(step * batch + np.arange(batch), count)
+    indices = np.empty(batch, np.int64)
+    for epoch in np.unique(epochs):
+        members = epochs == epoch
+        indices[members] = _permutation(seed, int(epoch), count)[positions[members]]
+    return epochs, indices
+
+
+def share_of(batch: int, rank: int, processes: int) -> slice:
+    """The contiguous slice of a global batch that process `rank` works on.
+
+    Raises PrologueError where the batch cannot be divided evenly.
+    """
+    if batch % processes:
+        raise PrologueError(f"a batch of {batch} cannot be divided over {processes} processes: change the batch size")
+    return slice(rank * batch // processes, (rank + 1) * batch // processes)
+
+
+@lru_cache(maxsize=2)  # a batch may straddle two epochs
+def _permutation(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    return np.random.default_rng(derive_seed(STREAM, seed, epoch)).permutation(count)

@@ -1,0 +1,115 @@
+"""The token cache: one memory-mapped uint16 array [images, views, ids] per image shard, with labels and a manifest.
+
+Ids are those of each token's own codebook: prologue ids first, then visual ids.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from prologue.data.images import ImageShards
+from prologue.data.loader import Batch, view_batches
+from prologue.data.order import epoch_indices, share_of
+from prologue.data.transforms import CROPS
+from prologue.errors import PrologueError
+from prologue.files import read_json, write_json
+from prologue.models.export import load_tokenizer
+from prologue.models.tokenizer import Tokenizer, Tokens
+from prologue.params import Params
+from prologue.runtime import derive_seed, progress, replacing_together, start_accelerator
+
+
+def write_tokens(params: Params, tokenizer_folder: Path, shards: Path, output: Path) -> dict[str, Any]:
+    """Encode every image of the shards: training images in all views of `tokens.crops`, validation images centred.
+
+    Every process encodes its own shards. Returns the metrics of the stage.
+    """
+    accelerator = start_accelerator()
+    tokenizer = load_tokenizer(tokenizer_folder, accelerator.device)
+    counts = {}
+    with replacing_together(output, accelerator) as folder:
+        for split, scheme in (("train", params.tokens.crops), ("val", "center")):
+            images = ImageShards(shards, split)
+            (folder / split).mkdir(exist_ok=True)
+            starts = np.cumsum([0, *images.shard_sizes])
+            own = range(accelerator.process_index, len(images.shard_sizes), accelerator.num_processes)
+            for shard in progress(own, f"tokens {split}", "shard"):
+                indices = np.arange(starts[shard], starts[shard + 1])
+                batches = view_batches(images, params.data.image_size, scheme, indices, params.tokens.batch)
+                np.save(folder / split / f"{shard:06d}.npy", _encode_shard(tokenizer, batches, len(indices), scheme))
+                np.save(folder / split / f"{shard:06d}.labels.npy", images.labels[indices])
+            counts[split] = {"images": len(images), "views": CROPS[scheme]}
+        if accelerator.is_main_process:
+            write_json(folder / "manifest.json", _manifest(tokenizer, images.classes, counts))
+    return counts
+
+
+def _encode_shard(tokenizer: Tokenizer, batches: Iterator[Batch], count: int, scheme: str) -> npt.NDArray[np.uint16]:
+    """Ids of one shard's images: (count, views, prologue + visual tokens)."""
+    device = next(tokenizer.parameters()).device
+    ids = np.empty((count, CROPS[scheme], tokenizer.prologue_tokens + tokenizer.visual_tokens), np.uint16)
+    done = 0
+    for views, _ in batches:
+        tokens = tokenizer.encode(views.flatten(0, 1).to(device))
+        parts = [part for part in tokens if part is not None]
+        encoded = torch.cat(parts, dim=1).unflatten(0, (len(views), -1))
+        ids[done : done + len(views)] = encoded.cpu().numpy()
+        done += len(views)
+    return ids
+
+
+def _manifest(tokenizer: Tokenizer, classes: list[str], counts: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "classes": classes,
+        "counts": counts,
+        "prologue_tokens": tokenizer.prologue_tokens,
+        "visual_tokens": tokenizer.visual_tokens,
+        "prologue_codebook": tokenizer.prologue_codebook,
+        "visual_codebook": tokenizer.config.tokenizer.codebook,
+    }
+
+
+class TokenCache:
+    """Cached ids of one split, read straight from the memory maps."""
+
+    def __init__(self, folder: Path, split: str) -> None:
+        try:
+            self.manifest = read_json(folder / "manifest.json")
+        except FileNotFoundError:
+            raise PrologueError(f"{folder / 'manifest.json'} is missing: run `dvc repro tokens`") from None
+        paths = sorted(path for path in (folder / split).glob("*.npy") if not path.name.endswith(".labels.npy"))
+        self.shards = [np.load(path, mmap_mode="r") for path in paths]
+        self.labels: npt.NDArray[np.int64] = np.concatenate(
+            [np.load(path.with_suffix(".labels.npy")) for path in paths]
+        )
+        self.starts = np.cumsum([0, *map(len, self.shards)])
+        if self.starts[-1] != self.manifest["counts"][split]["images"]:
+            raise PrologueError(f"{folder / split} does not hold the images its manifest lists: run `dvc repro tokens`")
+        self.views: int = self.shards[0].shape[1]
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def read(self, indices: npt.NDArray[np.int64], views: npt.NDArray[np.int64] | None = None) -> Tokens:
+        """Ids of images `indices` (B,) in `views` (B,) (default: the first, the centre crop); int64 tensors."""
+        views = np.zeros_like(indices) if views is None else views
+        shards = np.searchsorted(self.starts, indices, side="right") - 1
+        rows = indices - self.starts[shards]
+        ids = np.stack([self.shards[s][r, v] for s, r, v in zip(shards, rows, views, strict=True)])
+        tokens = torch.from_numpy(ids.astype(np.int64))
+        split = self.manifest["prologue_tokens"]
+        return Tokens(tokens[:, :split] if split else None, tokens[:, split:])
+
+    def training_batches(
+        self, seed: int, batch: int, start: int, stop: int, rank: int, processes: int
+    ) -> Iterator[tuple[Tokens, torch.Tensor]]:
+        """Tokens and labels (int64) of this process's slice of each step's global batch, one view drawn per image."""
+        for step in range(start, stop):
+            _, indices = epoch_indices(len(self), seed, batch, step)
+            views = np.random.default_rng(derive_seed(seed, step)).integers(self.views, size=batch)
+            own = share_of(batch, rank, processes)
+            yield self.read(indices[own], views[own]), torch.from_numpy(self.labels[indices[own]])

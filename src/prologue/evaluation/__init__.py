@@ -1,0 +1,1 @@
+"""Measuring reconstructions, samples, tokens and likelihoods."""

@@ -1,0 +1,1 @@
+"""The networks: transformer, quantizers, tokenizer, AR model, discriminator."""

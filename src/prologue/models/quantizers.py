@@ -1,0 +1,82 @@
+"""The two quantizers: nearest code for visual tokens, Prob-STE for prologue tokens."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Quantizer(nn.Module):
+    """Projection to the code space and a codebook; both are compared on the unit sphere."""
+
+    def __init__(self, dim: int, code_dim: int, codes: int) -> None:
+        super().__init__()
+        self.proj_in = nn.Linear(dim, code_dim)
+        self.codebook = nn.Embedding(codes, code_dim)
+        nn.init.zeros_(self.proj_in.bias)  # a bias would send all images to one code while features are small
+        nn.init.normal_(self.codebook.weight, std=1 / math.sqrt(code_dim))
+
+    @property
+    def codes(self) -> int:
+        """Number of codes."""
+        return self.codebook.num_embeddings
+
+    def project(self, features: Tensor) -> Tensor:
+        """Unit vectors in the code space, fp32: (..., dim) -> (..., code_dim)."""
+        return F.normalize(self.proj_in(features).float(), dim=-1)
+
+    def similarity(self, projected: Tensor) -> Tensor:
+        """Dot products with every unit code: (..., code_dim) -> (..., codes)."""
+        with torch.autocast(projected.device.type, enabled=False):  # bf16 would flip close calls between codes
+            return projected @ F.normalize(self.codebook.weight, dim=-1).T
+
+    def vectors(self, ids: Tensor) -> Tensor:
+        """Unit code vectors of ids: (...) -> (..., code_dim)."""
+        return F.normalize(self.codebook(ids), dim=-1)
+
+    @torch.no_grad()
+    def encode(self, features: Tensor) -> Tensor:
+        """Ids of the most similar codes: (..., dim) -> (...), int64."""
+        return self.similarity(self.project(features)).argmax(dim=-1)
+
+
+@dataclass(frozen=True)
+class QuantizedVisual:
+    """Visual tokens: straight-through vectors (B, Nv, code_dim), ids (B, Nv) and the VQ loss."""
+
+    vectors: Tensor
+    ids: Tensor
+    loss: Tensor
+
+
+class VisualQuantizer(Quantizer):
+    """L2-normed VQ: nearest code, straight-through gradient in the code space (Sec. 2, reference [Yu et al. 2022])."""
+
+    def __init__(self, dim: int, code_dim: int, codes: int, commitment: float) -> None:
+        super().__init__(dim, code_dim, codes)
+        self.commitment = commitment
+
+    def forward(self, features: Tensor) -> QuantizedVisual:
+        """features (B, Nv, dim) -> quantized; loss = mean |q - sg(z)|^2 + commitment * mean |z - sg(q)|^2."""
+        z = self.project(features)
+        with torch.no_grad():
+            ids = self.similarity(z).argmax(dim=-1)
+        q = self.vectors(ids)
+        loss = F.mse_loss(q, z.detach()) + self.commitment * F.mse_loss(z, q.detach())
+        return QuantizedVisual(z + (q - z).detach(), ids, loss)
+
+
+class PrologueQuantizer(Quantizer):
+    """Prob-STE (Sec. 2.2): one-hot forward, gradient of p = softmax(similarity / tau) backward; no quantizer loss."""
+
+    def __init__(self, dim: int, code_dim: int, codes: int, tau: float) -> None:
+        super().__init__(dim, code_dim, codes)
+        self.tau = tau
+
+    def forward(self, features: Tensor) -> Tensor:
+        """features (B, Np, dim) -> one-hots (B, Np, codes), fp32, that carry p's gradient."""
+        p = F.softmax(self.similarity(self.project(features)) / self.tau, dim=-1)
+        one_hot = F.one_hot(p.argmax(dim=-1), self.codes).to(p.dtype)
+        return one_hot + p - p.detach()

@@ -1,0 +1,172 @@
+"""The transformer of every part: encoder, decoder, prologue encoder and AR models.
+
+Pre-RMSNorm blocks of self-attention and GEGLU, each residual branch gated per channel (LayerScale), heads of 64
+channels with RMS-normed queries and keys, rotary positions on three axes. No absolute positions.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from prologue.params import HEAD_DIM
+
+GATE_INIT = 0.1  # residual branches start nearly closed
+
+
+class RMSNorm(nn.Module):
+    """x / |x|_2 * sqrt(dim) * scale over the last axis, computed in fp32."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        # eps only keeps an all-zero vector finite: the norm itself has none
+        return F.rms_norm(x.float(), self.scale.shape, self.scale, eps=1e-24)
+
+
+@dataclass(frozen=True)
+class RotaryAxes:
+    """Head channels and base frequency of each of the three position axes; the channels sum to 64."""
+
+    dims: tuple[int, int, int]
+    thetas: tuple[float, float, float]
+
+    def angles(self, positions: Tensor) -> Tensor:
+        """Rotation angles of each channel pair: positions (T, 3) -> (T, 32), fp32."""
+        angles = []
+        for axis, (dim, theta) in enumerate(zip(self.dims, self.thetas, strict=True)):
+            frequencies = theta ** -(torch.arange(0, dim, 2, dtype=torch.float32) / dim)
+            angles.append(positions[:, axis, None].float() * frequencies)
+        return torch.cat(angles, dim=-1)
+
+    def turns(self, positions: Tensor) -> Tensor:
+        """Unit complex numbers for `rotate`: positions (T, 3) -> real view (T, 32, 2)."""
+        angles = self.angles(positions)
+        return torch.stack((angles.cos(), angles.sin()), dim=-1)
+
+
+def rotate(x: Tensor, rotary: Tensor) -> Tensor:
+    """Rotate adjacent channel pairs (2k, 2k + 1): x fp32 (B, heads, T, 64), rotary (T, 32, 2) -> like x."""
+    pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * torch.view_as_complex(rotary)).flatten(-2)
+
+
+class GatedLinear(nn.Linear):
+    """Output layer of a residual branch, gated per channel (LayerScale); the gate scales the few weights."""
+
+    def __init__(self, inputs: int, outputs: int, bias: bool) -> None:
+        super().__init__(inputs, outputs, bias)
+        self.gate = nn.Parameter(torch.full((outputs,), GATE_INIT))
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias * self.gate
+        return F.linear(x, self.weight * self.gate[:, None], bias)
+
+
+class Attention(nn.Module):
+    """Self-attention without q/k/v bias; queries and keys are RMS-normed per head, then rotated."""
+
+    def __init__(self, dim: int, bias: bool, dropout: float) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.q_norm = RMSNorm(HEAD_DIM)
+        self.k_norm = RMSNorm(HEAD_DIM)
+        self.proj = GatedLinear(dim, dim, bias)
+        self.dropout = nn.Dropout(dropout)
+
+    def heads(self, x: Tensor, rotary: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values: x (B, T, dim) -> three of (B, heads, T, 64)."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, -1, HEAD_DIM)).transpose(1, 3).unbind(2)  # (B, heads, T, 64)
+        q = rotate(self.q_norm(q), rotary).to(v.dtype)
+        k = rotate(self.k_norm(k), rotary).to(v.dtype)
+        return q, k, v
+
+    def merge(self, heads: Tensor) -> Tensor:
+        """Output of the attended values: (B, heads, T, 64) -> (B, T, dim)."""
+        return self.dropout(self.proj(heads.transpose(1, 2).flatten(2)))
+
+    def forward(self, x: Tensor, rotary: Tensor, causal: bool) -> Tensor:
+        return self.merge(attend(*self.heads(x, rotary), causal))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
+    """Scaled dot-product attention with the backend that is fastest on the device (plain products on a CPU)."""
+    if q.device.type == "cpu":
+        with sdpa_kernel(SDPBackend.MATH):
+            return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+
+
+class FeedForward(nn.Module):
+    """GEGLU whose tanh-GELU acts on the value: fc1(x) -> (gate, value); fc2(gelu(value) * gate)."""
+
+    def __init__(self, dim: int, hidden: int, bias: bool, dropout: float) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, 2 * hidden, bias=bias)
+        self.fc2 = GatedLinear(hidden, dim, bias)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, value = self.fc1(x).chunk(2, dim=-1)
+        return self.dropout(self.fc2(F.gelu(value, approximate="tanh") * gate))
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + feed_forward(norm(x)); both branches end in a gate."""
+
+    def __init__(self, dim: int, hidden: int, bias: bool, dropout: float) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(dim)
+        self.attention = Attention(dim, bias, dropout)
+        self.feed_forward_norm = RMSNorm(dim)
+        self.feed_forward = FeedForward(dim, hidden, bias, dropout)
+
+    def forward(self, x: Tensor, rotary: Tensor, causal: bool) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), rotary, causal)
+        return self.add_feed_forward(x)
+
+    def add_feed_forward(self, x: Tensor) -> Tensor:
+        """The second residual branch alone: (B, T, dim) -> (B, T, dim)."""
+        return x + self.feed_forward(self.feed_forward_norm(x))
+
+
+class Transformer(nn.Module):
+    """A stack of blocks. Tokenizer parts have biases and hidden = round(8/3 dim); AR models none and 11/4 dim.
+
+    Prologue-Post's prologue encoder has biases and hidden = 11/4 dim.
+    """
+
+    def __init__(self, layers: int, dim: int, hidden: int, bias: bool, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(dim, hidden, bias, dropout) for _ in range(layers))
+        for name, parameter in self.named_parameters():
+            if name.endswith(("qkv.weight", "proj.weight", "fc1.weight", "fc2.weight")):
+                nn.init.normal_(parameter, std=1 / math.sqrt(parameter.shape[1]))
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
+
+    def forward(self, x: Tensor, rotary: Tensor, causal: bool = False) -> Tensor:
+        """x (B, T, dim), rotary (T, 32, 2) -> (B, T, dim), fp32 residual stream."""
+        for block in self.blocks:
+            x = block(x, rotary, causal)
+        return x
+
+
+def tokenizer_hidden(dim: int) -> int:
+    """Feed-forward width of the tokenizer's encoder and decoder."""
+    return round(dim * 8 / 3)
+
+
+def ar_hidden(dim: int) -> int:
+    """Feed-forward width of the AR models and of Prologue-Post's prologue encoder."""
+    return dim * 11 // 4
+
+
+def is_gate_or_norm(name: str) -> bool:
+    """Whether a parameter name is a residual gate or a norm scale (published: maps of a constant, so faster-moving)."""
+    return name.endswith((".gate", "norm.scale"))

@@ -1,0 +1,224 @@
+"""The params of params.yaml: one model per section, validated before any work.
+
+Unknown keys, wrong types and values out of range raise `ParamsError`, whose message names every bad key.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from prologue.errors import PrologueError
+
+PARAMS_FILE = Path("params.yaml")
+HEAD_DIM = 64
+
+Count = Annotated[int, Field(ge=1)]
+OptionalCount = Annotated[int | None, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+TransformerDim = Annotated[int, Field(ge=HEAD_DIM, multiple_of=HEAD_DIM)]
+TokenId = Annotated[int, Field(ge=2, le=65534)]
+
+
+class ParamsError(PrologueError):
+    """params.yaml cannot be used; the message names each bad key and what is allowed."""
+
+
+class Section(BaseModel):
+    """A section of params.yaml: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataParams(Section):
+    source: Path
+    image_size: Annotated[int, Field(ge=8)]
+    train_limit: OptionalCount
+    val_limit: OptionalCount
+    val_fraction: Annotated[float, Field(gt=0, lt=1)]
+    images_per_shard: Count
+    max_pixels: Count
+    max_rejected: Fraction
+
+
+class AugmentParams(Section):
+    max_scale: Annotated[float, Field(ge=1)]
+    flip: bool
+
+
+class TransformerParams(Section):
+    """Size of one transformer; heads = dim / 64."""
+
+    layers: Count
+    dim: TransformerDim
+
+
+class TokenizerParams(Section):
+    layout: Literal["2d", "1d"]
+    patch: Count
+    code_dim: Count
+    codebook: TokenId
+    commitment: NonNegative
+    encoder: TransformerParams
+    decoder: TransformerParams
+
+
+class PrologueParams(Section):
+    mode: Literal["joint", "post", "none"]
+    tokens: Count
+    codebook: TokenId
+    tau: Positive
+    ar_weight: NonNegative
+    visual_dropout: Fraction
+    encoder: TransformerParams
+    compact_ar: TransformerParams
+
+
+class ScheduleParams(Section):
+    """Steps, learning rates and intervals that both training stages share."""
+
+    steps: Count
+    batch: Count
+    lr: Positive
+    lr_end: NonNegative
+    warmup: Annotated[int, Field(ge=0)]
+    flat: Annotated[int, Field(ge=0)]
+    gate_lr_scale: Positive
+    ema_half_life: Positive
+    log_every: Count
+    validate_every: Count
+    checkpoint_every: Count
+
+
+class DiscriminatorParams(Section):
+    layers: Count
+    width: Count
+
+
+class Stage1Params(ScheduleParams):
+    ar_weight_decay: NonNegative
+    l1: NonNegative
+    perceptual: NonNegative
+    perceptual_network: Literal["lite0", "vgg16", "convnext_small", "none"]
+    adversarial: NonNegative
+    discriminator: DiscriminatorParams
+    lecam: NonNegative
+    r1: NonNegative
+    r1_every: Count
+
+
+class TokensParams(Section):
+    crops: Literal["center", "flip", "ten"]
+    batch: Count
+
+
+class ARParams(ScheduleParams):
+    layers: Count
+    dim: TransformerDim
+    weight_decay: NonNegative
+    clip: Positive
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    embedding_dropout: Annotated[float, Field(ge=0, lt=1)]
+    label_drop: Fraction
+
+
+class SamplingParams(Section):
+    images: Annotated[int, Field(ge=10)]  # the inception score has 10 splits
+    batch: Count
+    prologue_guidance: NonNegative
+    visual_guidance: NonNegative
+    visual_guidance_power: Positive
+    prologue_temperature: Positive
+    visual_temperature: Positive
+    fixed_prologues: Count
+
+
+class EvaluationParams(Section):
+    extractor: Literal["lite2", "inception"]
+    batch: Count
+    neighbours: Count
+
+
+class ProbeParams(Section):
+    feature: Literal["encoder", "code"]
+
+
+class Params(Section):
+    """All of params.yaml."""
+
+    seed: Annotated[int, Field(ge=0)]
+    precision: Literal["bf16", "fp32"]
+    data: DataParams
+    augment: AugmentParams
+    tokenizer: TokenizerParams
+    prologue: PrologueParams
+    stage1: Stage1Params
+    tokens: TokensParams
+    ar: ARParams
+    sampling: SamplingParams
+    evaluation: EvaluationParams
+    probe: ProbeParams
+
+    @model_validator(mode="after")
+    def patches_tile_the_image(self) -> "Params":
+        """The image is a whole number of patches, and every visual id fits uint16 beside the prologue's."""
+        if self.data.image_size % self.tokenizer.patch:
+            raise ValueError(
+                f"tokenizer.patch: {self.tokenizer.patch} does not divide data.image_size {self.data.image_size}"
+            )
+        vocabulary = self.tokenizer.codebook + self.prologue.codebook + 1
+        if vocabulary > 65536:
+            raise ValueError(f"tokenizer.codebook + prologue.codebook + 1 = {vocabulary}, more than uint16 ids hold")
+        return self
+
+
+def load_params(path: Path = PARAMS_FILE) -> Params:
+    """Read and validate a params file.
+
+    Raises:
+        ParamsError: the file is missing, is not YAML, or holds a missing, unknown or bad key.
+    """
+    try:
+        values = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ParamsError(f"{path} not found: run from the root of the project") from None
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{path} is not valid YAML: {error}") from None
+    return validate(values, str(path))
+
+
+def validate(values: object, source: str) -> Params:
+    """Params of plain values. Raises ParamsError naming `source` and each bad key."""
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        problems = "\n".join(f"  {_explain(problem)}" for problem in error.errors())
+        raise ParamsError(f"{source} cannot be used:\n{problems}") from None
+
+
+def _explain(problem: ErrorDetails) -> str:
+    """One line for one pydantic error: key, what is wrong, the nearest valid key."""
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"{key}: unknown key{_nearest(problem['loc'])}"
+    if problem["type"] == "missing":
+        return f"{key}: missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{key}: {message} (got {problem['input']!r})" if key else message
+
+
+def _nearest(location: tuple[int | str, ...]) -> str:
+    model: type[BaseModel] = Params
+    *parents, key = map(str, location)
+    for part in parents:
+        annotation = model.model_fields[part].annotation
+        assert isinstance(annotation, type)
+        model = annotation
+    close = difflib.get_close_matches(key, model.model_fields, n=1)
+    known = ", ".join(model.model_fields)
+    return f"; did you mean {close[0]}?" if close else f"; allowed here: {known}"

@@ -1,0 +1,1 @@
+"""Training: the loop, the objectives of both stages, and their parts."""

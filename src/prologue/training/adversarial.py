@@ -1,0 +1,44 @@
+"""Adversarial losses of Stage 1: softplus GAN loss, LeCam regulariser, R1 penalty (Sec. 2, App. E)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+LECAM_DECAY = 0.999
+
+
+def generator_loss(fake_logits: Tensor) -> Tensor:
+    """Non-saturating loss of the generator: mean softplus(-D(fake))."""
+    return F.softplus(-fake_logits).mean()
+
+
+def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """mean softplus(-D(real)) + mean softplus(D(fake))."""
+    return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+
+
+def r1_penalty(discriminator: nn.Module, images: Tensor) -> Tensor:
+    """Half the mean squared gradient norm of D at real images float (B, 3, H, W)."""
+    images = images.detach().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(discriminator(images).sum(), images, create_graph=True)
+    return gradient.square().sum(dim=(1, 2, 3)).mean() / 2
+
+
+class LeCam(nn.Module):
+    """Keeps D's real and fake logits near the running mean of the other (reference [Tseng et al. 2021])."""
+
+    real_mean: Tensor
+    fake_mean: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("real_mean", torch.zeros(()))
+        self.register_buffer("fake_mean", torch.zeros(()))
+
+    def forward(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """Update the running means, then penalise; logits of any shape -> scalar."""
+        self.real_mean.lerp_(real_logits.detach().float().mean(), 1 - LECAM_DECAY)
+        self.fake_mean.lerp_(fake_logits.detach().float().mean(), 1 - LECAM_DECAY)
+        real = F.relu(real_logits - self.fake_mean).square().mean()
+        fake = F.relu(self.real_mean - fake_logits).square().mean()
+        return real + fake

@@ -1,0 +1,135 @@
+"""All training state in one named object, saved atomically and found again by a fingerprint of what made it.
+
+A work directory `.work/STAGE/FINGERPRINT/` holds `step_N/` checkpoints. Every random draw of training is seeded by the
+step, so the step number stands for the state of every generator and for the data position.
+"""
+
+import hashlib
+import json
+import shutil
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from prologue.errors import PrologueError
+from prologue.files import read_json, remove, replacing, sha256
+
+WORK = Path(".work")
+KEEP = 2
+
+
+@dataclass
+class TrainingState:
+    """What training changes, by name: modules (weights, EMA, running means) and optimizers."""
+
+    modules: dict[str, nn.Module] = field(default_factory=dict)
+    optimizers: dict[str, Optimizer] = field(default_factory=dict)
+
+
+def fingerprint(params: Any, inputs: list[Path]) -> str:
+    """Hash of JSON-able params, the content of input files, and the sources of the loaded project modules."""
+    digest = hashlib.sha256(json.dumps(params, sort_keys=True, default=str).encode())
+    sources = [module.__file__ for name, module in sys.modules.items() if name.startswith("prologue")]
+    for path in [*inputs, *sorted(Path(source) for source in sources if source)]:
+        digest.update(sha256(path).encode())
+    return digest.hexdigest()[:16]
+
+
+class Checkpoints:
+    """The checkpoints of one training run; `stage` names the folder, `key` is its fingerprint."""
+
+    def __init__(self, stage: str, key: str) -> None:
+        self.stage_folder = WORK / stage
+        self.folder = self.stage_folder / key
+        self.curves = self.folder / "curves"
+
+    def save(self, state: TrainingState, step: int) -> None:
+        """Save the state after `step` steps, with the curves so far; keep the newest checkpoints only."""
+        with replacing(self._path(step)) as temporary:
+            temporary.mkdir(parents=True)
+            save_file(_module_tensors(state), temporary / "modules.safetensors")
+            save_file(_optimizer_tensors(state), temporary / "optimizers.safetensors")
+            if self.curves.is_dir():
+                shutil.copytree(self.curves, temporary / "curves")
+            hashes = {path.name: sha256(path) for path in temporary.glob("*.safetensors")}
+            (temporary / "checkpoint.json").write_text(json.dumps({"step": step, "sha256": hashes}))
+        for old in self._steps()[:-KEEP]:
+            remove(self._path(old))
+
+    def resume(self, state: TrainingState) -> int:
+        """Load the newest usable checkpoint into `state`; returns the number of steps done, 0 without one.
+
+        A damaged checkpoint is reported and the one before it is used.
+        """
+        for step in reversed(self._steps()):
+            path = self._path(step)
+            try:
+                self._load(path, state)
+            except (PrologueError, SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+                print(f"checkpoint {path} is damaged and not used: {error}", file=sys.stderr)
+                continue
+            remove(self.curves)
+            if (path / "curves").is_dir():
+                shutil.copytree(path / "curves", self.curves)
+            print(f"resuming from {path}")
+            return step
+        remove(self.curves)
+        return 0
+
+    def clear(self) -> None:
+        """Remove the stage's work directory once its outputs are written."""
+        remove(self.stage_folder)
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"step_{step:08d}"
+
+    def _steps(self) -> list[int]:
+        return sorted(int(path.name.removeprefix("step_")) for path in self.folder.glob("step_*"))
+
+    @staticmethod
+    def _load(path: Path, state: TrainingState) -> None:
+        for name, digest in read_json(path / "checkpoint.json")["sha256"].items():
+            if sha256(path / name) != digest:
+                raise PrologueError(f"{name} does not match its hash")
+        modules = load_file(path / "modules.safetensors")
+        for name, module in state.modules.items():
+            module.load_state_dict(_under(modules, name))
+        _load_optimizers(state, load_file(path / "optimizers.safetensors"))
+
+
+def _module_tensors(state: TrainingState) -> dict[str, Tensor]:
+    return {
+        f"{name}/{key}": tensor.detach().cpu().contiguous()
+        for name, module in state.modules.items()
+        for key, tensor in module.state_dict().items()
+    }
+
+
+def _optimizer_tensors(state: TrainingState) -> dict[str, Tensor]:
+    """Moments and step counts under optimizer/parameter/moment: names, never positions."""
+    tensors = {}
+    for name, optimizer in state.optimizers.items():
+        for group in optimizer.param_groups:
+            for parameter_name, parameter in zip(group["param_names"], group["params"], strict=True):
+                for key, value in optimizer.state[parameter].items():
+                    tensors[f"{name}/{parameter_name}/{key}"] = value.detach().cpu().contiguous()
+    return tensors
+
+
+def _load_optimizers(state: TrainingState, tensors: dict[str, Tensor]) -> None:
+    for name, optimizer in state.optimizers.items():
+        own = _under(tensors, name)
+        for group in optimizer.param_groups:
+            for parameter_name, parameter in zip(group["param_names"], group["params"], strict=True):
+                moments = _under(own, parameter_name)
+                optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in moments.items()}
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(f"{prefix}/"): value for key, value in tensors.items() if key.startswith(f"{prefix}/")}

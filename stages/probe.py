@@ -1,0 +1,15 @@
+"""Linear probe of the frozen tokenizer: what do the prologue tokens know of the class?"""
+
+from pathlib import Path
+from typing import Any
+
+from prologue.evaluation.probe import run_probe
+from prologue.params import Params
+from prologue.stage import run_stage
+
+
+def main(params: Params) -> dict[str, Any]:
+    return run_probe(params, Path("models/attached"), shards=Path("data/shards"))
+
+
+run_stage("probe", main)

@@ -1,0 +1,15 @@
+"""Features and statistics of the real images, once per dataset and extractor."""
+
+from pathlib import Path
+from typing import Any
+
+from prologue.evaluation.reference import compute_reference
+from prologue.params import Params
+from prologue.stage import run_stage
+
+
+def main(params: Params) -> dict[str, Any]:
+    return compute_reference(params, shards=Path("data/shards"), output=Path("data/reference"))
+
+
+run_stage("reference", main)

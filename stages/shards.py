@@ -1,0 +1,15 @@
+"""Turn `data.source` into webdataset shards."""
+
+from pathlib import Path
+from typing import Any
+
+from prologue.data.shards import write_shards
+from prologue.params import Params
+from prologue.stage import run_stage
+
+
+def main(params: Params) -> dict[str, Any]:
+    return write_shards(params.data, params.seed, output=Path("data/shards"))
+
+
+run_stage("shards", main)

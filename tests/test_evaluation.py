@@ -1,0 +1,247 @@
+"""Metrics against independent float64 computations, and the evaluation stages on a tiny dataset."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy import linalg, ndimage
+
+from prologue.data.images import ImageShards
+from prologue.data.shards import write_shards
+from prologue.errors import PrologueError
+from prologue.evaluation import fidelity, probe, reconstruction
+from prologue.evaluation.features import Extractor
+from prologue.evaluation.generation import evaluate_generation, load_samples
+from prologue.evaluation.probe import run_probe
+from prologue.evaluation.reconstruction import evaluate_reconstruction
+from prologue.evaluation.reference import compute_reference, load_reference
+from prologue.files import sha256
+from prologue.models.export import save_model
+from prologue.models.tokenizer import PrologueConfig, Tokenizer, TokenizerConfig
+from prologue.params import Params, load_params
+from prologue.training.validation import image_psnr
+
+ROOT = Path(__file__).parent.parent
+TRAIN, VAL = 16, 8  # images per class
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Two threads are many times slower than one while anything else uses the cores."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PROLOGUE_THREADS", "1")
+        yield
+
+
+def features(count: int, seed: int, dim: int = 12) -> torch.Tensor:
+    mix = np.random.default_rng(0).normal(size=(dim, dim))
+    return torch.from_numpy(np.random.default_rng(seed).normal(size=(count, dim)) @ mix + 0.1 * seed).float()
+
+
+def test_frechet_distance_equals_a_float64_computation():
+    a, b = features(200, 1), features(150, 2)
+    x, y = a.double().numpy(), b.double().numpy()
+    mean = x.mean(0) - y.mean(0)
+    sx, sy = np.cov(x.T), np.cov(y.T)
+    root = linalg.sqrtm(sx)
+    expected = mean @ mean + np.trace(sx + sy) - 2 * np.trace(linalg.sqrtm(root @ sy @ root)).real
+    measured = fidelity.frechet_distance(fidelity.statistics(a), fidelity.statistics(b))
+    assert measured == pytest.approx(expected, rel=1e-6)
+
+
+def test_inception_score_equals_a_float64_computation():
+    logits = features(200, 3)
+    order = np.random.RandomState(2020).permutation(200)
+    p = np.exp(logits.double().numpy()[order])
+    p /= p.sum(1, keepdims=True)
+    scores = [np.exp((q * np.log(q / q.mean(0))).sum(1).mean()) for q in np.split(p, 10)]
+    mean, deviation = fidelity.inception_score(logits)
+    assert mean == pytest.approx(np.mean(scores), rel=1e-6)
+    assert deviation == pytest.approx(np.std(scores), rel=1e-6)
+
+
+def test_precision_and_recall_equal_a_computation_by_definition_and_are_not_swapped():
+    real = features(120, 1)
+    generated = 0.3 * features(80, 2)  # bunched within the real ones: precise, of low recall
+
+    def inside(points, others):
+        radii = np.sort(np.linalg.norm(others[:, None] - others[None], axis=2), axis=1)[:, 3]
+        return float((np.linalg.norm(points[:, None] - others[None], axis=2) <= radii).any(1).mean())
+
+    x, y = generated.double().numpy(), real.double().numpy()
+    precision, recall = fidelity.precision_recall(generated, real, neighbours=3)
+    assert precision == pytest.approx(inside(x, y), rel=1e-6)
+    assert recall == pytest.approx(inside(y, x), rel=1e-6)
+    assert precision > recall
+
+
+def test_unusable_features_are_refused():
+    broken = features(20, 1)
+    broken[3, 2] = float("nan")
+    with pytest.raises(PrologueError, match="1 of 20 images are not finite"):
+        fidelity.statistics(broken)
+    with pytest.raises(PrologueError, match="1 images are too few"):
+        fidelity.statistics(features(1, 1))
+    with pytest.raises(PrologueError, match="9 images are too few"):
+        fidelity.inception_score(features(9, 1))
+    with pytest.raises(PrologueError, match="needs at least 4"):
+        fidelity.precision_recall(features(3, 1), features(20, 1), neighbours=3)
+    with pytest.raises(PrologueError, match="must be float"):
+        fidelity.statistics(torch.zeros(20, 4, dtype=torch.uint8))
+    with pytest.raises(PrologueError, match="two different networks"):
+        fidelity.frechet_distance(fidelity.statistics(features(9, 1)), fidelity.statistics(features(9, 1, dim=7)))
+
+
+def test_ssim_equals_a_float64_computation():
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, 256, (2, 3, 24, 20)).astype(np.uint8)
+    b = np.clip(a.astype(int) + rng.integers(-40, 40, a.shape), 0, 255).astype(np.uint8)
+
+    def mean(image):  # the 11 x 11 Gaussian window, where it lies inside
+        return ndimage.gaussian_filter(image, 1.5, radius=5)[5:-5, 5:-5]
+
+    expected = []
+    for pair in zip(a.astype(float), b.astype(float), strict=True):
+        channels = []
+        for x, y in zip(*pair, strict=True):
+            mx, my = mean(x), mean(y)
+            vx, vy, cov = mean(x * x) - mx**2, mean(y * y) - my**2, mean(x * y) - mx * my
+            c1, c2 = 2.55**2, 7.65**2
+            ssim = (2 * mx * my + c1) * (2 * cov + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))
+            channels.append(ssim.mean())
+        expected.append(np.mean(channels))
+    measured = reconstruction.image_ssim(torch.from_numpy(a), torch.from_numpy(b))
+    np.testing.assert_allclose(measured.numpy(), expected, rtol=1e-9)
+
+
+def test_psnr_of_a_known_error():
+    black = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
+    assert image_psnr(black + 16, black).item() == pytest.approx(20 * np.log10(255 / 16), rel=1e-6)
+
+
+def test_codebook_usage_of_known_counts():
+    usage, perplexity = reconstruction.codebook_usage(np.array([5, 5, 0, 5, 5, 0, 0, 0]))
+    assert usage == 0.5
+    assert perplexity == pytest.approx(4)
+
+
+def test_classifier_separates_what_is_linearly_separable_and_ignores_scale():
+    rng = torch.Generator().manual_seed(0)
+    labels = torch.arange(300) % 3
+    x = torch.randn(300, 5, generator=rng)
+    x[torch.arange(300), labels] += 6
+    logits = probe.classify(x[:200], labels[:200], x[200:])
+    scaled = x * torch.tensor([1e-2, 1.0, 1e3, 1.0, 50.0]) + 5
+    assert (probe.classify(scaled[:200], labels[:200], scaled[200:]) - logits).abs().max() < 0.05
+    assert probe.top_share(logits, labels[200:], 1) > 0.95
+    assert torch.equal(logits, probe.classify(x[:200], labels[:200], x[200:]))
+    assert probe.top_share(logits, labels[200:], 5) == 1
+
+
+def test_extractor_refuses_images_that_are_not_uint8():
+    with pytest.raises(PrologueError, match="uint8"):
+        Extractor("lite2")(torch.rand(2, 3, 32, 32))
+
+
+@pytest.fixture(scope="module")
+def params() -> Params:
+    loaded = load_params(ROOT / "params.yaml")
+    return loaded.model_copy(update={"evaluation": loaded.evaluation.model_copy(update={"batch": 7})})
+
+
+@pytest.fixture(scope="module")
+def run(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with shards of two classes (bright, dark), their reference, and an untrained tokenizer."""
+    root = tmp_path_factory.mktemp("evaluation")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", TRAIN), ("val", VAL)):
+        for name, low in (("bright", 150), ("dark", 0)):
+            folder = root / "source" / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = np.kron(rng.integers(low, low + 105, (4, 4, 3)), np.ones((8, 8, 1)))
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
+    write_shards(params.data.model_copy(update={"source": root / "source"}), 0, root / "shards")
+    compute_reference(params, root / "shards", root / "reference")
+    torch.manual_seed(0)
+    prologue = PrologueConfig(tokens=4, codebook=16, tau=0.1, encoder=None)
+    small = params.tokenizer.model_copy(
+        update={side: params.tokenizer.encoder.model_copy(update={"layers": 1}) for side in ("encoder", "decoder")}
+    )
+    save_model(root / "tokenizer", Tokenizer(TokenizerConfig(image_size=32, tokenizer=small, prologue=prologue)))
+    return root
+
+
+def pixels_of(run: Path) -> np.ndarray:
+    images = ImageShards(run / "shards", "val")
+    return np.stack([np.asarray(images.image(i)) for i in range(len(images))])
+
+
+def test_reference_is_what_the_extractor_says_of_the_images_in_order(run):
+    reference = load_reference(run / "reference", "lite2")
+    direct = Extractor("lite2")(torch.from_numpy(pixels_of(run)).permute(0, 3, 1, 2))
+    torch.testing.assert_close(reference.features.pool, direct.pool, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(reference.features.logits, direct.logits, rtol=1e-3, atol=1e-3)
+    assert reference.features.pool.shape == (2 * VAL, 1280)
+    np.testing.assert_allclose(reference.statistics.sigma, np.cov(reference.features.pool.double().numpy().T))
+    assert reference.protocol["shards_sha256"] == sha256(run / "shards" / "manifest.json")
+    with pytest.raises(PrologueError, match=r"evaluation\.extractor is inception"):
+        load_reference(run / "reference", "inception")
+
+
+def test_reconstruction_metrics_and_figures(run, params, tmp_path):
+    metrics = evaluate_reconstruction(params, run / "tokenizer", run / "shards", run / "reference", tmp_path)
+    assert metrics["rfd_lite2"] > 0
+    assert 0 < metrics["psnr"] < 30
+    assert -1 <= metrics["ssim"] < 1
+    assert 0 < metrics["l1"] < 2
+    assert 0 < metrics["prologue_usage"] <= 1
+    assert 1 <= metrics["visual_perplexity"] <= params.tokenizer.codebook
+    assert metrics["images"] == 2 * VAL
+    for name in ("reconstructions", "codebook_usage"):
+        with Image.open(tmp_path / f"{name}.png") as figure:
+            assert min(figure.size) > 100
+
+
+def test_reference_of_other_images_is_refused(run, params, tmp_path):
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "manifest.json").write_text("{}")
+    with pytest.raises(PrologueError, match="is of other images"):
+        evaluate_reconstruction(params, run / "tokenizer", tmp_path / "shards", run / "reference", tmp_path)
+
+
+def test_real_images_as_samples_score_best(run, params, tmp_path):
+    real = pixels_of(run)
+    noise = np.random.default_rng(0).integers(0, 256, real.shape).astype(np.uint8)
+    np.savez(tmp_path / "cfg.npz", arr_0=real)
+    np.savez(tmp_path / "no_cfg.npz", arr_0=noise)
+    metrics = evaluate_generation(params, tmp_path, run / "reference")
+    assert metrics["cfg"]["gfd_lite2"] == pytest.approx(0, abs=1e-2)
+    assert metrics["cfg"]["precision_lite2"] == metrics["cfg"]["recall_lite2"] == 1
+    assert metrics["cfg"]["is_lite2"] == pytest.approx(metrics["real_is_lite2"], rel=1e-3)
+    assert metrics["no_cfg"]["gfd_lite2"] > 10 * abs(metrics["cfg"]["gfd_lite2"])
+    assert metrics["no_cfg"]["recall_lite2"] < 1
+
+
+def test_samples_of_another_kind_are_refused(run, params, tmp_path):
+    np.savez(tmp_path / "floats.npz", arr_0=np.zeros((4, 8, 8, 3), np.float32))
+    with pytest.raises(PrologueError, match="got float32"):
+        load_samples(tmp_path / "floats.npz")
+    with pytest.raises(PrologueError, match="run the stage samples first"):
+        load_samples(tmp_path / "missing.npz")
+    for name in ("cfg", "no_cfg"):
+        np.savez(tmp_path / f"{name}.npz", arr_0=np.zeros((12, 16, 16, 3), np.uint8))
+    with pytest.raises(PrologueError, match="16 px images"):
+        evaluate_generation(params, tmp_path, run / "reference")
+
+
+@pytest.mark.parametrize("feature", ["encoder", "code"])
+def test_probe_reads_an_obvious_class(run, params, feature):
+    params = params.model_copy(update={"probe": params.probe.model_copy(update={"feature": feature})})
+    metrics = run_probe(params, run / "tokenizer", run / "shards")
+    assert metrics[f"visual_first8_{feature}_top1"] > 0.9
+    assert metrics[f"prologue_{feature}_top5"] == 1
+    assert metrics["train_images"] == 2 * TRAIN

