@@ -122,12 +122,15 @@ def test_split_sources_read_alike_from_folder_zip_and_tar(write, prefix, tmp_pat
 
 
 @pytest.mark.parametrize("write", WRITERS)
-def test_without_val_a_share_of_each_class_is_held_out(write, tmp_path):
+@pytest.mark.parametrize(
+    ("fraction", "per_class"), [(0.5, 5), (0.1, 4)]
+)  # 10 images in all, where the classes allow it
+def test_without_val_a_share_of_each_class_is_held_out(write, fraction, per_class, tmp_path):
     source = write(UNSPLIT | {"single/0.png": encoded(noise()), "__MACOSX/0.png": b"x"}, tmp_path / "source")
-    write_shards(params(source), 0, tmp_path / "shards")
-    write_shards(params(source), 1, tmp_path / "other_seed")
+    write_shards(params(source, val_fraction=fraction), 0, tmp_path / "shards")
+    write_shards(params(source, val_fraction=fraction), 1, tmp_path / "other_seed")
     val = ImageShards(tmp_path / "shards", "val")
-    assert np.bincount(val.labels, minlength=3).tolist() == [2, 2, 0]
+    assert np.bincount(val.labels, minlength=3).tolist() == [per_class, per_class, 0]
     train_paths, val_paths = (tar_paths(tmp_path / "shards", split) for split in ("train", "val"))
     assert sorted(train_paths + val_paths) == sorted([*UNSPLIT, "single/0.png"])
     assert set(val_paths) != set(tar_paths(tmp_path / "other_seed", "val"))
@@ -156,12 +159,12 @@ def test_the_same_input_gives_the_same_bytes(tmp_path):
 
 
 def test_training_shards_mix_classes_and_hold_what_the_manifest_says(tmp_path):
-    write_shards(params(write_folder(UNSPLIT, tmp_path / "s"), images_per_shard=8), 0, tmp_path / "shards")
+    write_shards(params(write_folder(UNSPLIT, tmp_path / "s"), images_per_shard=5), 0, tmp_path / "shards")
     images = ImageShards(tmp_path / "shards", "train")
-    assert images.shard_sizes == [8, 8]
-    assert len(set(images.labels[:8])) == 2
+    assert images.shard_sizes == [5, 5]
+    assert len(set(images.labels[:5])) == 2
     manifest = read_json(tmp_path / "shards" / "manifest.json")
-    assert [shard["images"] for shard in manifest["train"]["shards"]] == [8, 8]
+    assert [shard["images"] for shard in manifest["train"]["shards"]] == [5, 5]
 
 
 def test_webdataset_reads_what_the_index_points_at(shards):
@@ -356,8 +359,9 @@ def test_processes_share_each_global_batch(shards):
 
 def test_each_epoch_shows_each_image_once_and_anew(shards, tmp_path):
     # one plain colour per image, so that a crop says which image it shows
-    files = {f"a/{n}.png": encoded(Image.new("RGB", (8, 8), (n, n, n))) for n in range(12)}
-    write_shards(params(write_folder(files, tmp_path / "s"), val_fraction=0.01), 0, tmp_path / "o")
+    files = {f"train/a/{n}.png": encoded(Image.new("RGB", (8, 8), (n, n, n))) for n in range(11)}
+    files["val/a/11.png"] = encoded(noise())
+    write_shards(params(write_folder(files, tmp_path / "s")), 0, tmp_path / "o")
     images = ImageShards(tmp_path / "o", "train")
     assert len(images) == 11
     shown = torch.cat([pixels[:, 0, 0, 0] for pixels, _ in batches(images, 0, 11, batch=4)])

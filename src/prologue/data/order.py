@@ -1,4 +1,4 @@
-"""The order of training samples: a function of the step alone, so any start resumes and any launch agrees."""
+"""Which samples a step sees: a function of the step alone, so any start resumes and any launch agrees."""
 
 from functools import lru_cache
 
@@ -9,6 +9,7 @@ from prologue.errors import PrologueError
 from prologue.runtime import derive_seed
 
 STREAM = 1  # of random numbers, apart from those of augmentation
+SPREAD = 1000  # validation images of a point of a curve
 
 
 def epoch_indices(count: int, seed: int, batch: int, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -37,3 +38,8 @@ def share_of(batch: int, rank: int, processes: int) -> slice:
 @lru_cache(maxsize=2)  # a batch may straddle two epochs
 def _permutation(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     return np.random.default_rng(derive_seed(STREAM, seed, epoch)).permutation(count)
+
+
+def spread(count: int) -> NDArray[np.int64]:
+    """Up to 1,000 indices below `count`, evenly spaced and always the same, so that the points of a curve compare."""
+    return np.unique(np.linspace(0, count - 1, min(SPREAD, count)).astype(np.int64))

@@ -1,6 +1,7 @@
 """From a source to webdataset tars: every image verified, its bytes kept, the same output for the same input."""
 
 import hashlib
+import math
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -23,6 +24,7 @@ from prologue.runtime import available_cores, progress
 
 SPLITS = ("train", "val")
 VERIFIED_AT_ONCE = 256  # images in memory
+MIN_VALIDATION = 10  # images that the metrics need
 MAX_ASPECT = 100  # scaling the shorter side of a thinner image to image_size would take too much memory
 MAX_BYTES_PER_PIXEL = 8  # 16-bit RGBA, uncompressed
 NAMED_IN_ERROR = 5  # rejected files
@@ -93,9 +95,15 @@ def _shuffle_key(seed: int, path: str) -> bytes:
 
 
 def _hold_out(entries: list[Entry], fraction: float) -> list[Entry]:
-    """Mark the first entries of each class as validation: the fraction, at least one, but never a class's only one."""
+    """Mark the first entries of each class as validation.
+
+    The fraction of a class; of small classes more, up to half, to reach MIN_VALIDATION images in all.
+    """
     counts = Counter(entry.class_name for entry in entries)
-    held_out = {name: min(max(1, round(fraction * count)), count - 1) for name, count in counts.items()}
+    least = math.ceil(MIN_VALIDATION / len(counts))
+    held_out = {
+        name: min(max(round(fraction * count), min(least, count // 2)), count - 1) for name, count in counts.items()
+    }
     return [
         replace(entry, split="val" if rank < held_out[entry.class_name] else "train")
         for rank, entry in _ranked(entries)

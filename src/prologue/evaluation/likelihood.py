@@ -11,8 +11,8 @@ BATCH = 250
 
 
 @torch.no_grad()
-def evaluate_likelihood(ar: ARModel, cache: TokenCache) -> dict[str, float]:
-    """Cross-entropy of all validation images given their classes, in nats per token of each segment.
+def evaluate_likelihood(ar: ARModel, cache: TokenCache, images: npt.NDArray[np.int64]) -> dict[str, float]:
+    """Cross-entropy of the cache's `images` (indices) given their classes, in nats per token of each segment.
 
     With a prologue also `prologue_gain_nats`: how much lower the loss of an image's visual tokens is, in nats per
     image, with its own prologue than with another image's of the same class. It estimates the information that the
@@ -22,7 +22,7 @@ def evaluate_likelihood(ar: ARModel, cache: TokenCache) -> dict[str, float]:
     vocabulary = ar.vocabulary
     others = same_class_partners(cache.labels)
     sums = {"prologue": 0.0, "eos": 0.0, "visual": 0.0, "swapped": 0.0}
-    for indices in np.split(np.arange(len(cache)), range(BATCH, len(cache), BATCH)):
+    for indices in np.split(images, range(BATCH, len(images), BATCH)):
         tokens = cache.read(indices)
         visual = tokens.visual.to(device)
         classes = torch.from_numpy(cache.labels[indices]).to(device)
@@ -35,7 +35,7 @@ def evaluate_likelihood(ar: ARModel, cache: TokenCache) -> dict[str, float]:
             assert partner is not None
             swapped = ar.loss(ar(partner.to(device), visual, classes), partner.to(device), visual)
             sums["swapped"] += swapped.visual.sum().item()
-    count = len(cache)
+    count = len(images)
     total = sums["prologue"] + sums["eos"] + sums["visual"]
     result = {
         "loss": total / count / vocabulary.length,

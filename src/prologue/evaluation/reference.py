@@ -13,7 +13,7 @@ from prologue.data.images import MANIFEST, ImageShards
 from prologue.data.loader import view_batches
 from prologue.errors import PrologueError
 from prologue.evaluation.features import Extractor, Features, extract, share
-from prologue.evaluation.fidelity import Statistics, statistics
+from prologue.evaluation.fidelity import SPLITS, Statistics, statistics
 from prologue.files import read_json, replacing, sha256, write_json
 from prologue.params import Params
 from prologue.runtime import start_accelerator
@@ -40,11 +40,17 @@ def compute_reference(params: Params, shards: Path, output: Path) -> dict[str, A
         The protocol and the throughput.
 
     Raises:
-        PrologueError: the extractor's weights are missing, or there are fewer than two images.
+        PrologueError: the extractor's weights are missing, or there are too few images for the metrics.
     """
     accelerator = start_accelerator()
-    extractor = Extractor(params.evaluation.extractor, accelerator.device)
     images = ImageShards(shards, "val")
+    least = max(SPLITS, params.evaluation.neighbours + 1)
+    if len(images) < least:  # said here, long before the stage that would fail
+        raise PrologueError(
+            f"{len(images)} validation images are too few for the metrics, which need at least {least}: "
+            "add images, or raise data.val_fraction or data.val_limit"
+        )
+    extractor = Extractor(params.evaluation.extractor, accelerator.device)
     size, batch = params.data.image_size, params.evaluation.batch
     started = time.perf_counter()
     positions = share(len(images), accelerator)

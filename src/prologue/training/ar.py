@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from prologue.data.order import spread
 from prologue.data.tokens import TokenCache
 from prologue.evaluation.likelihood import evaluate_likelihood
 from prologue.models.ar import ARConfig, ARModel, Vocabulary
@@ -38,7 +40,7 @@ def train_ar(params: Params, tokens: Path, output: Path, curves: Path) -> dict[s
     )
     checkpoints = Checkpoints("ar", key)
     measured = train(task, params.ar, params.seed, checkpoints, accelerator)
-    speed = measured.pop("images_per_second", None)
+    everything = np.arange(len(task.val))
     if accelerator.is_main_process:
         save_model(output, task.model)
         write_curves(checkpoints.curves, curves)
@@ -47,9 +49,9 @@ def train_ar(params: Params, tokens: Path, output: Path, curves: Path) -> dict[s
     return {
         "parameters": {"ar": parameter_count(task.model)},
         "steps": params.ar.steps,
-        "images_per_second": speed,
-        "val": measured,
-        "ema_val": evaluate_likelihood(task.ema.model, task.val),
+        "images_per_second": measured.get("images_per_second"),
+        "val": evaluate_likelihood(task.model.eval(), task.val, everything),
+        "ema_val": evaluate_likelihood(task.ema.model, task.val, everything),
     }
 
 
@@ -115,5 +117,5 @@ class ARTask:
         return {"loss": loss, "gradient_norm": norm}
 
     def validate(self) -> dict[str, float]:
-        """Loss and prologue gain of the raw weights on validation images."""
-        return evaluate_likelihood(self.model.eval(), self.val)
+        """Loss and prologue gain of the raw weights on up to 1,000 validation images."""
+        return evaluate_likelihood(self.model.eval(), self.val, spread(len(self.val)))

@@ -2,16 +2,15 @@
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from prologue.data.images import ImageShards
 from prologue.data.loader import view_batches
+from prologue.data.order import spread
 from prologue.models.ar import ARModel
 from prologue.models.tokenizer import Tokenizer, to_uint8
 
-IMAGES = 1000
 BATCH = 125
 
 
@@ -19,11 +18,10 @@ BATCH = 125
 def validate_tokenizer(tokenizer: Tokenizer, compact_ar: ARModel | None, images: ImageShards) -> dict[str, float]:
     """Mean PSNR (dB, of rounded images), codebook usage, and AR loss (nats per token) of up to 1,000 images."""
     device = next(tokenizer.parameters()).device
-    indices = np.unique(np.linspace(0, len(images) - 1, min(IMAGES, len(images))).astype(np.int64))
     psnr: list[Tensor] = []
     losses: list[Tensor] = []
     used: dict[str, list[Tensor]] = {}
-    for views, _ in view_batches(images, tokenizer.config.image_size, "center", indices, BATCH):
+    for views, _ in view_batches(images, tokenizer.config.image_size, "center", spread(len(images)), BATCH):
         batch = views[:, 0].to(device)
         tokens = tokenizer.encode(batch)
         psnr.append(image_psnr(to_uint8(tokenizer.decode(tokens.visual)), batch))
