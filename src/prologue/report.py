@@ -1,6 +1,7 @@
 """The report: one self-contained HTML page that says whether it worked, how that is known, and what it cost."""
 
 import base64
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -212,13 +213,15 @@ def _gain_tile(metrics: Metrics) -> Tile:
 
 
 def _probe_tile(metrics: Metrics) -> Tile:
-    label, yardstick = "Linear probe of the prologue", "above the first visual tokens, as in the paper"
+    label, yardstick = "Linear probe of the prologue", "above the first visual tokens by two standard errors"
     prologue = _find(metrics, "probe", r"prologue_\w*top1")
     visual = _find(metrics, "probe", r"visual_\w*top1")
     if prologue is None or visual is None:
         return Tile(label, yardstick)
     detail = f"top-1 accuracy; {_percent(visual[1])} on the first visual tokens"
-    return Tile(label, yardstick, _percent(prologue[1]), detail, good=prologue[1] > visual[1])
+    images = metrics["probe"]["val_images"]
+    error = math.sqrt(sum(share * (1 - share) for share in (prologue[1], visual[1])) / images)
+    return Tile(label, yardstick, _percent(prologue[1]), detail, good=prologue[1] - visual[1] > 2 * error)
 
 
 def _usage_tile(metrics: Metrics) -> Tile:
