@@ -80,7 +80,7 @@ def test_every_variant_fits_the_params(monkeypatch: pytest.MonkeyPatch) -> None:
         assert load_variants([name])
     flags = experiment_flags(load_variants(["smoke", "post"]))
     assert "prologue.mode=post" in flags
-    assert "stage1.steps=40" in flags
+    assert "stage1.steps=30" in flags
 
 
 def test_every_key_has_a_comment_or_a_commented_twin() -> None:
