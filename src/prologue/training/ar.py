@@ -41,6 +41,10 @@ def train_ar(params: Params, tokens: Path, output: Path, curves: Path) -> dict[s
     checkpoints = Checkpoints("ar", key)
     measured = train(task, params.ar, params.seed, checkpoints, accelerator)
     everything = np.arange(len(task.val))
+    likelihood = {  # before the checkpoints go, so that a kill here costs no training
+        "val": evaluate_likelihood(task.model.eval(), task.val, everything),
+        "ema_val": evaluate_likelihood(task.ema.model, task.val, everything),
+    }
     if accelerator.is_main_process:
         save_model(output, task.model)
         write_curves(checkpoints.curves, curves)
@@ -50,8 +54,7 @@ def train_ar(params: Params, tokens: Path, output: Path, curves: Path) -> dict[s
         "parameters": {"ar": parameter_count(task.model)},
         "steps": params.ar.steps,
         "images_per_second": measured.get("images_per_second"),
-        "val": evaluate_likelihood(task.model.eval(), task.val, everything),
-        "ema_val": evaluate_likelihood(task.ema.model, task.val, everything),
+        **likelihood,
     }
 
 
