@@ -122,9 +122,7 @@ def test_split_sources_read_alike_from_folder_zip_and_tar(write, prefix, tmp_pat
 
 
 @pytest.mark.parametrize("write", WRITERS)
-@pytest.mark.parametrize(
-    ("fraction", "per_class"), [(0.5, 5), (0.1, 4)]
-)  # 10 images in all, where the classes allow it
+@pytest.mark.parametrize(("fraction", "per_class"), [(0.5, 5), (0.1, 4)])  # 0.1: more, as the metrics need 10 in all
 def test_without_val_a_share_of_each_class_is_held_out(write, fraction, per_class, tmp_path):
     source = write(UNSPLIT | {"single/0.png": encoded(noise()), "__MACOSX/0.png": b"x"}, tmp_path / "source")
     write_shards(params(source, val_fraction=fraction), 0, tmp_path / "shards")
