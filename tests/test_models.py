@@ -12,8 +12,7 @@ from prologue.models.export import load_tokenizer, save_model
 from prologue.models.quantizers import PrologueQuantizer
 from prologue.models.tokenizer import Tokenizer, patchify, unpatchify
 from prologue.params import TransformerParams
-from prologue.sampling.generate import Temperatures, generate
-from prologue.sampling.guidance import Guidance
+from prologue.sampling import Guidance, Temperatures, generate
 from prologue.training.prologue_loss import prologue_loss
 from prologue.training.tokenizer import tokenizer_config
 
@@ -60,7 +59,7 @@ def test_the_ar_gradient_reaches_the_encoder_through_the_prologue_alone(dropped:
     tokenizer = make_tokenizer()
     ar = make_ar(tokenizer)
     output = tokenizer(images())
-    prologue_loss(ar, ar, output, ar_weight=3.0, drop_visual=torch.full((4,), dropped)).backward()
+    prologue_loss(ar, ar, output, ar_weight=3.0, drop_visual=torch.full((4,), dropped)).total.backward()
     assert tokenizer.prologue_quantizer is not None
     for parameter in [tokenizer.encoder.queries, *tokenizer.prologue_quantizer.parameters()]:
         assert parameter.grad is not None
@@ -73,7 +72,7 @@ def test_one_backward_pass_equals_two_alternating_ones() -> None:
     tokenizer = make_tokenizer()
     ar = make_ar(tokenizer)
     drop = torch.tensor([True, False, True, False])
-    prologue_loss(ar, ar, tokenizer(images()), ar_weight=3.0, drop_visual=drop).backward()
+    prologue_loss(ar, ar, tokenizer(images()), ar_weight=3.0, drop_visual=drop).total.backward()
     together = [tokenizer.encoder.queries.grad, ar.out.weight.grad, ar.token_embedding.weight.grad]
     tokenizer.zero_grad(), ar.zero_grad()
     ar.requires_grad_(False)
@@ -94,7 +93,7 @@ def test_cached_greedy_sampling_agrees_with_the_full_forward_pass(mode: str) -> 
     ar = make_ar(make_tokenizer(prologue__mode=mode))
     vocabulary = ar.vocabulary
     classes, guidance = torch.tensor([0, 1, 1]), Guidance(prologue=0.7, visual=4.0, power=0.3)
-    tokens = generate(ar, classes, [(0, i) for i in range(3)], guidance, Temperatures(0, 0))
+    tokens = generate(ar, classes, guidance, Temperatures(0, 0))
     conditional = ar(tokens.prologue, tokens.visual, classes)
     unconditional = ar(tokens.prologue, tokens.visual, torch.full_like(classes, vocabulary.null_class))
     for position, ids in enumerate(vocabulary.sequence(tokens.prologue, tokens.visual).T):
@@ -111,11 +110,11 @@ def test_an_image_depends_on_its_own_seed_only_and_a_held_prologue_stays() -> No
     ar = make_ar(make_tokenizer())
     classes = torch.tensor([0, 1, 0, 1])
     seeds = [(0, i) for i in range(4)]
-    all_at_once = generate(ar, classes, seeds)
+    all_at_once = generate(ar, classes, seeds=seeds)
     assert all_at_once.prologue is not None
-    alone = generate(ar, classes[2:3], seeds[2:3])
+    alone = generate(ar, classes[2:3], seeds=seeds[2:3])
     assert torch.equal(alone.visual[0], all_at_once.visual[2])
-    held = generate(ar, classes, [(1, i) for i in range(4)], prologue=all_at_once.prologue)
+    held = generate(ar, classes, seeds=[(1, i) for i in range(4)], prologue=all_at_once.prologue)
     assert torch.equal(held.prologue, all_at_once.prologue)
     assert not torch.equal(held.visual, all_at_once.visual)
 
@@ -124,10 +123,10 @@ def test_low_temperature_draws_the_most_likely_ids_and_seeds_change_high_ones() 
     ar = make_ar(make_tokenizer())
     classes = torch.zeros(8, dtype=torch.long)
     seeds = [(0, i) for i in range(8)]
-    cold = generate(ar, classes, seeds, temperatures=Temperatures(1e-6, 1e-6))
-    greedy = generate(ar, classes, seeds, temperatures=Temperatures(0, 0))
+    cold = generate(ar, classes, seeds=seeds, temperatures=Temperatures(1e-6, 1e-6))
+    greedy = generate(ar, classes, seeds=seeds, temperatures=Temperatures(0, 0))
     assert torch.equal(cold.visual, greedy.visual)
-    hot = generate(ar, classes, seeds, temperatures=Temperatures(5.0, 5.0))
+    hot = generate(ar, classes, seeds=seeds, temperatures=Temperatures(5.0, 5.0))
     assert len(hot.visual.unique(dim=0)) == 8
 
 

@@ -9,7 +9,7 @@ import yaml
 from conftest import ROOT
 
 from prologue.params import Params, ParamsError, load_params
-from prologue.variants import experiment_flags, load_variants
+from prologue.variants import experiment_flags, load_variants, read_variants
 
 STAGES = sorted(path.stem for path in (ROOT / "stages").glob("*.py"))
 
@@ -74,7 +74,7 @@ def test_a_stage_with_a_misspelt_param_stops_before_it_works(tmp_path: Path) -> 
 
 def test_every_variant_fits_the_params(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    names = [path.stem for path in Path("variants").glob("*.yaml")]
+    names = read_variants()
     assert names
     for name in names:
         assert load_variants([name])

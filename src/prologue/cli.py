@@ -10,28 +10,72 @@ from rich.console import Console
 from rich.table import Table
 
 from prologue.errors import PrologueError
-from prologue.variants import experiment_flags, load_variants
+from prologue.params import load_params
+from prologue.variants import apply_overrides, experiment_flags, load_variants
 
 METRICS = Path("reports/metrics")
 REPORT = Path("reports/index.html")
+IMAGENET_CLASSES = 1000
 
 
 def main() -> None:
     """Parse the command line and run one command; errors for the user end with status 1."""
     parser = argparse.ArgumentParser(prog="prologue", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
+
     variant = commands.add_parser("variant", help="print named overrides as flags for `dvc exp run`")
-    variant.add_argument("names", nargs="+", help="files of variants/, without .yaml; the last wins")
-    commands.add_parser("summary", help="print the metrics of the last run and where its report is")
+    variant.add_argument("names", nargs="+", help="variants of variants/*.yaml; the last wins")
+    variant.set_defaults(run=lambda given: print(" ".join(experiment_flags(load_variants(given.names)))))
+
+    published = commands.add_parser("published", help="print the flags for `dvc exp run` that import a checkpoint")
+    published.add_argument("folder", type=Path, help="a folder as the authors released it: tokenizer/, ar/")
+    published.set_defaults(run=lambda given: print_published(given.folder))
+
+    describe = commands.add_parser("describe", help="print parts, parameters, FLOPs, tokens and bits per pixel")
+    describe.add_argument("names", nargs="*", help="variants on top of params.yaml")
+    describe.add_argument("--classes", type=int, default=IMAGENET_CLASSES, help="of the dataset (default: %(default)s)")
+    describe.set_defaults(run=lambda given: print_description(given.names, given.classes))
+
+    summary = commands.add_parser("summary", help="print the metrics of the last run and where its report is")
+    summary.set_defaults(run=lambda given: print_summary())
+
     arguments = parser.parse_args()
     try:
-        if arguments.command == "variant":
-            print(" ".join(experiment_flags(load_variants(arguments.names))))
-        else:
-            print_summary()
+        arguments.run(arguments)
     except PrologueError as error:
         print(f"prologue: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def print_published(folder: Path) -> None:
+    """Print the overrides that import a published folder. Raises PrologueError for one that cannot be used."""
+    from prologue.interop.described import published_params  # needs torch, which takes seconds to load
+
+    print(" ".join(experiment_flags(published_params(folder))))
+
+
+def print_description(names: list[str], classes: int) -> None:
+    """Print what params.yaml with variants builds. Raises PrologueError for an unknown variant or bad params."""
+    from prologue.describe import describe  # needs torch, which takes seconds to load
+
+    params = apply_overrides(load_variants(names)) if names else load_params()
+    described = describe(params, classes)
+    table = Table("part", "layers x dim", "parameters", "paper's label", "GFLOPs per image")
+    for part in described.parts:
+        size = f"{part.size.layers} x {part.size.dim}" if part.size else ""
+        table.add_row(part.name, size, f"{part.parameters:,}", part.paper, f"{part.flops / 1e9:.3g}")
+    console = Console()
+    console.print(table)
+    vocabulary = described.vocabulary
+    tokens = f"{vocabulary.visual_tokens} visual tokens of {vocabulary.visual_codebook:,} codes"
+    if vocabulary.prologue_tokens:
+        tokens = (
+            f"{vocabulary.prologue_tokens} prologue tokens of {vocabulary.prologue_codebook:,} codes, EOS, {tokens}"
+        )
+    console.print(f"{params.data.image_size} px, {classes:,} classes: {tokens}; {described.bits_per_pixel:.4f} BPP")
+    flops = {part.name: part.flops / 1e9 for part in described.parts}
+    console.print(f"Sampling with guidance: {2 * flops['AR'] + flops['decoder']:.3g} GFLOPs per image")
+    console.print("Parameters include embeddings and codebooks. FLOPs: one forward pass, two per multiply-add.")
 
 
 def print_summary() -> None:

@@ -22,6 +22,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 TransformerDim = Annotated[int, Field(ge=HEAD_DIM, multiple_of=HEAD_DIM)]
+Source = Literal["train", "published"]
 TokenId = Annotated[int, Field(ge=2, le=65534)]
 
 
@@ -58,7 +59,9 @@ class TransformerParams(Section):
     dim: TransformerDim
 
 
-class TokenizerParams(Section):
+class TokenizerSize(Section):
+    """Everything that shapes a tokenizer without its prologue."""
+
     layout: Literal["2d", "1d"]
     patch: Count
     code_dim: Count
@@ -68,6 +71,17 @@ class TokenizerParams(Section):
     decoder: TransformerParams
 
 
+class TokenizerParams(TokenizerSize):
+    source: Source
+    path: Path
+
+
+class PostParams(TransformerParams):
+    """Prologue-Post's own encoder, and how long it is trained."""
+
+    steps: Count
+
+
 class PrologueParams(Section):
     mode: Literal["joint", "post", "none"]
     tokens: Count
@@ -75,8 +89,8 @@ class PrologueParams(Section):
     tau: Positive
     ar_weight: NonNegative
     visual_dropout: Fraction
-    encoder: TransformerParams
     compact_ar: TransformerParams
+    post: PostParams
 
 
 class ScheduleParams(Section):
@@ -118,6 +132,8 @@ class TokensParams(Section):
 
 
 class ARParams(ScheduleParams):
+    source: Source
+    path: Path
     layers: Count
     dim: TransformerDim
     weight_decay: NonNegative
@@ -165,8 +181,8 @@ class Params(Section):
     probe: ProbeParams
 
     @model_validator(mode="after")
-    def patches_tile_the_image(self) -> "Params":
-        """The image is a whole number of patches, and every visual id fits uint16 beside the prologue's."""
+    def sections_fit_together(self) -> "Params":
+        """The image is a whole number of patches, all ids fit uint16, and models come from where they can."""
         if self.data.image_size % self.tokenizer.patch:
             raise ValueError(
                 f"tokenizer.patch: {self.tokenizer.patch} does not divide data.image_size {self.data.image_size}"
@@ -174,6 +190,8 @@ class Params(Section):
         vocabulary = self.tokenizer.codebook + self.prologue.codebook + 1
         if vocabulary > 65536:
             raise ValueError(f"tokenizer.codebook + prologue.codebook + 1 = {vocabulary}, more than uint16 ids hold")
+        if self.ar.source == "published" and self.tokenizer.source != "published":
+            raise ValueError("ar.source: published needs the tokenizer whose ids it reads, tokenizer.source: published")
         return self
 
 

@@ -1,6 +1,12 @@
-"""Named sets of overrides: variants/NAME.yaml maps dotted params keys to values; several compose, the last wins."""
+"""Named sets of overrides of params.yaml.
 
+Each file of variants/ maps names to overrides, nested as in params.yaml or with dotted keys. `extends` lists variants
+that come first. Several variants compose; the last wins.
+"""
+
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -8,30 +14,60 @@ from prologue.errors import PrologueError
 from prologue.params import PARAMS_FILE, Params, ParamsError, validate
 
 VARIANTS = Path("variants")
+Overrides = dict[str, object]
 
 
-def load_variants(names: list[str]) -> dict[str, object]:
+def load_variants(names: list[str]) -> Overrides:
     """Overrides of the named variants by dotted key.
 
     Raises:
-        PrologueError: a variant does not exist or is no mapping.
+        PrologueError: a variant does not exist, is defined twice or extends itself, or a file is no mapping.
         ParamsError: params.yaml with these overrides would be refused.
     """
-    overrides: dict[str, object] = {}
+    known = read_variants()
+    overrides: Overrides = {}
     for name in names:
-        path = VARIANTS / f"{name}.yaml"
-        if not path.is_file():
-            known = ", ".join(sorted(path.stem for path in VARIANTS.glob("*.yaml")))
-            raise PrologueError(f"there is no variant {name}; known: {known}")
-        values = yaml.safe_load(path.read_text())
-        if not isinstance(values, dict):
-            raise PrologueError(f"{path} must map params keys to values")
-        overrides |= values
+        overrides |= _resolve(name, known, ())
     apply_overrides(overrides)
     return overrides
 
 
-def apply_overrides(overrides: dict[str, object], path: Path = PARAMS_FILE) -> Params:
+def read_variants() -> dict[str, dict[str, Any]]:
+    """Every variant of the files of variants/ as it is written. Raises PrologueError as `load_variants`."""
+    known: dict[str, dict[str, Any]] = {}
+    for path in sorted(VARIANTS.glob("*.yaml")):
+        rows = yaml.safe_load(path.read_text())
+        if not isinstance(rows, dict) or not all(isinstance(row, dict) for row in rows.values()):
+            raise PrologueError(f"{path} must map names of variants to overrides")
+        twice = sorted(map(str, rows.keys() & known.keys()))
+        if twice:
+            raise PrologueError(f"{path} defines {', '.join(twice)} again; give it another name")
+        known |= {str(name): row for name, row in rows.items()}
+    return known
+
+
+def _resolve(name: str, known: dict[str, dict[str, Any]], within: tuple[str, ...]) -> Overrides:
+    """Overrides of one variant after those that it extends."""
+    if name not in known:
+        raise PrologueError(f"there is no variant {name}; known: {', '.join(sorted(known))}")
+    if name in within:
+        raise PrologueError(f"variant {name} extends itself: {' > '.join((*within, name))}")
+    row = dict(known[name])
+    overrides: Overrides = {}
+    for parent in row.pop("extends", []):
+        overrides |= _resolve(str(parent), known, (*within, name))
+    return overrides | dict(_dotted(row))
+
+
+def _dotted(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _dotted(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def apply_overrides(overrides: Overrides, path: Path = PARAMS_FILE) -> Params:
     """A file's params with dotted keys overridden. Raises ParamsError for keys or values that do not fit."""
     values = yaml.safe_load(path.read_text())
     for key, value in overrides.items():
@@ -45,7 +81,7 @@ def apply_overrides(overrides: dict[str, object], path: Path = PARAMS_FILE) -> P
     return validate(values, str(path))
 
 
-def experiment_flags(overrides: dict[str, object]) -> list[str]:
+def experiment_flags(overrides: Overrides) -> list[str]:
     """Overrides as the words of `dvc exp run -S key=value ...`."""
     words = []
     for key, value in overrides.items():

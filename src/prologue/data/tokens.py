@@ -19,6 +19,7 @@ from prologue.errors import PrologueError
 from prologue.files import read_json, write_json
 from prologue.models.export import load_tokenizer
 from prologue.models.tokenizer import Tokenizer, Tokens
+from prologue.models.vocabulary import Vocabulary
 from prologue.params import Params
 from prologue.runtime import derive_seed, progress, replacing_together, start_accelerator
 
@@ -26,13 +27,17 @@ from prologue.runtime import derive_seed, progress, replacing_together, start_ac
 def write_tokens(params: Params, tokenizer_folder: Path, shards: Path, output: Path) -> dict[str, Any]:
     """Encode every image of the shards: training images in all views of `tokens.crops`, validation images centred.
 
-    Every process encodes its own shards. Returns the metrics of the stage.
+    Where no AR model is to be trained on them (`ar.source`), training images are left out. Every process encodes its
+    own shards. Returns the metrics of the stage.
     """
     accelerator = start_accelerator()
     tokenizer = load_tokenizer(tokenizer_folder, accelerator.device)
+    schemes = {"train": params.tokens.crops, "val": "center"}
+    if params.ar.source != "train":
+        del schemes["train"]
     counts = {}
     with replacing_together(output, accelerator) as folder:
-        for split, scheme in (("train", params.tokens.crops), ("val", "center")):
+        for split, scheme in schemes.items():
             images = ImageShards(shards, split)
             (folder / split).mkdir(exist_ok=True)
             starts = np.cumsum([0, *images.shard_sizes])
@@ -44,7 +49,10 @@ def write_tokens(params: Params, tokenizer_folder: Path, shards: Path, output: P
                 np.save(folder / split / f"{shard:06d}.labels.npy", images.labels[indices])
             counts[split] = {"images": len(images), "views": CROPS[scheme]}
         if accelerator.is_main_process:
-            write_json(folder / "manifest.json", _manifest(tokenizer, images.classes, counts))
+            vocabulary = tokenizer.vocabulary(len(images.classes)).model_dump()
+            write_json(
+                folder / "manifest.json", {"classes": images.classes, "counts": counts, "vocabulary": vocabulary}
+            )
     return counts
 
 
@@ -62,17 +70,6 @@ def _encode_shard(tokenizer: Tokenizer, batches: Iterator[Batch], count: int, sc
     return ids
 
 
-def _manifest(tokenizer: Tokenizer, classes: list[str], counts: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "classes": classes,
-        "counts": counts,
-        "prologue_tokens": tokenizer.prologue_tokens,
-        "visual_tokens": tokenizer.visual_tokens,
-        "prologue_codebook": tokenizer.prologue_codebook,
-        "visual_codebook": tokenizer.config.tokenizer.codebook,
-    }
-
-
 class TokenCache:
     """Cached ids of one split, read straight from the memory maps."""
 
@@ -81,6 +78,7 @@ class TokenCache:
             self.manifest = read_json(folder / "manifest.json")
         except FileNotFoundError:
             raise PrologueError(f"{folder / 'manifest.json'} is missing: run `dvc repro tokens`") from None
+        self.vocabulary = Vocabulary(**self.manifest["vocabulary"])
         paths = sorted(path for path in (folder / split).glob("*.npy") if not path.name.endswith(".labels.npy"))
         self.shards = [np.load(path, mmap_mode="r") for path in paths]
         self.labels: npt.NDArray[np.int64] = np.concatenate(
@@ -101,7 +99,7 @@ class TokenCache:
         rows = indices - self.starts[shards]
         ids = np.stack([self.shards[s][r, v] for s, r, v in zip(shards, rows, views, strict=True)])
         tokens = torch.from_numpy(ids.astype(np.int64))
-        split = self.manifest["prologue_tokens"]
+        split = self.vocabulary.prologue_tokens
         return Tokens(tokens[:, :split] if split else None, tokens[:, split:])
 
     def training_batches(

@@ -1,4 +1,4 @@
-"""The autoregressive model over [class] prologue [EOS] visual, and the one vocabulary it reads and predicts."""
+"""The autoregressive model over [class] prologue [EOS] visual."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,65 +8,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prologue.models.transformer import RMSNorm, RotaryAxes, Transformer, ar_hidden
+from prologue.models.vocabulary import Vocabulary
 from prologue.params import Section, TransformerParams
 
 # Axes (index, row, column); every token stands at (index, 0, 0), the class embedding at 0.
 AXES = RotaryAxes(dims=(24, 20, 20), thetas=(10000.0, 10000.0, 10000.0))
-
-
-class Vocabulary(Section):
-    """Where ids live: visual ids first, then prologue ids, then one EOS; the only place with offsets.
-
-    Without a prologue there is no EOS and the sequence is the visual tokens alone.
-    """
-
-    visual_codebook: int
-    prologue_codebook: int
-    visual_tokens: int
-    prologue_tokens: int
-    classes: int
-
-    @property
-    def size(self) -> int:
-        """Ids that the model predicts over."""
-        return self.visual_codebook + self.prologue_codebook + (1 if self.prologue_tokens else 0)
-
-    @property
-    def eos(self) -> int:
-        """Id of EOS, the separator between prologue and visual tokens."""
-        return self.visual_codebook + self.prologue_codebook
-
-    @property
-    def null_class(self) -> int:
-        """The class that stands for 'no class'."""
-        return self.classes
-
-    @property
-    def prefix(self) -> int:
-        """Positions before the first visual token: the prologue and EOS."""
-        return self.prologue_tokens + 1 if self.prologue_tokens else 0
-
-    @property
-    def length(self) -> int:
-        """Predicted positions: prologue, EOS, visual."""
-        return self.prefix + self.visual_tokens
-
-    @property
-    def prologue_ids(self) -> slice:
-        """The prologue's slice of the vocabulary."""
-        return slice(self.visual_codebook, self.visual_codebook + self.prologue_codebook)
-
-    @property
-    def visual_ids(self) -> slice:
-        """The visual slice of the vocabulary."""
-        return slice(0, self.visual_codebook)
-
-    def sequence(self, prologue: Tensor | None, visual: Tensor) -> Tensor:
-        """Vocabulary ids of the predicted sequence: ids of their own codebooks -> (B, length)."""
-        if prologue is None:
-            return visual
-        eos = torch.full_like(visual[:, :1], self.eos)
-        return torch.cat((prologue + self.visual_codebook, eos, visual), dim=1)
 
 
 class ARConfig(Section):
@@ -76,11 +22,12 @@ class ARConfig(Section):
     transformer: TransformerParams
     dropout: float = 0.0
     embedding_dropout: float = 0.0
+    tied: bool = False  # the output layer is the token embedding
 
 
 @dataclass(frozen=True)
 class SequenceLoss:
-    """Cross-entropies in nats, summed over a segment's tokens, per image (B,)."""
+    """Cross-entropies of each segment's tokens in nats: sums per image (B,), or scalars after `per_token`."""
 
     prologue: Tensor
     eos: Tensor
@@ -88,12 +35,17 @@ class SequenceLoss:
 
     @property
     def total(self) -> Tensor:
-        """Negative log-likelihood of the whole sequence per image (B,)."""
+        """Negative log-likelihood of the whole sequence."""
         return self.prologue + self.eos + self.visual
+
+    def per_token(self, vocabulary: Vocabulary) -> "SequenceLoss":
+        """Mean over images, divided by the length of the whole sequence: scalars that add up to nats per token."""
+        parts = (self.prologue, self.eos, self.visual)
+        return SequenceLoss(*(part.mean() / vocabulary.length for part in parts))
 
 
 class ARModel(nn.Module):
-    """Decoder-only transformer that knows a `Vocabulary` and nothing of tokenizers. No biases, untied output."""
+    """Decoder-only transformer that knows a `Vocabulary` and nothing of tokenizers. No biases."""
 
     rotary: Tensor
 
@@ -109,10 +61,10 @@ class ARModel(nn.Module):
             config.transformer.layers, dim, ar_hidden(dim), bias=False, dropout=config.dropout
         )
         self.out_norm = RMSNorm(dim)
-        self.out = nn.Linear(dim, self.vocabulary.size, bias=False)
-        for embedding in (self.class_embedding, self.token_embedding):
-            nn.init.normal_(embedding.weight, std=0.02)
-        nn.init.normal_(self.out.weight, std=0.02)
+        self.out = None if config.tied else nn.Linear(dim, self.vocabulary.size, bias=False)
+        for layer in (self.class_embedding, self.token_embedding, self.out):
+            if layer is not None:
+                nn.init.normal_(layer.weight, std=0.02)
         positions = torch.zeros(self.vocabulary.length, 3, dtype=torch.long)
         positions[:, 0] = torch.arange(self.vocabulary.length)
         self.register_buffer("rotary", AXES.turns(positions), persistent=False)
@@ -139,7 +91,12 @@ class ARModel(nn.Module):
             inputs = torch.where(drop_visual[:, None], self.vocabulary.eos, inputs)
         x.append(self.token_embedding(inputs))
         hidden = self.embedding_dropout(torch.cat(x, dim=1))  # (B, length, dim)
-        return self.out(self.out_norm(self.transformer(hidden, self.rotary, causal=True)))
+        return self.project(self.transformer(hidden, self.rotary, causal=True))
+
+    def project(self, hidden: Tensor, ids: slice = slice(None)) -> Tensor:
+        """Logits of a slice of the vocabulary: (..., dim) -> (..., ids)."""
+        output = self.token_embedding if self.out is None else self.out
+        return F.linear(self.out_norm(hidden), output.weight[ids])
 
     def embed_prologue(self, prologue: Tensor) -> Tensor:
         """Input embeddings of prologue ids (B, Np), or of one-hots (B, Np, Kp) as one_hot @ W (App. E)."""

@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from prologue.models.quantizers import PrologueQuantizer, QuantizedVisual, VisualQuantizer
 from prologue.models.transformer import RMSNorm, RotaryAxes, Transformer, ar_hidden, tokenizer_hidden
-from prologue.params import Section, TokenizerParams, TransformerParams
+from prologue.models.vocabulary import Vocabulary
+from prologue.params import Section, TokenizerSize, TransformerParams
 
 # Axes (row, column, index): grid tokens stand at (row, column, 0), 1D tokens at (0, 0, index).
 AXES = RotaryAxes(dims=(20, 20, 24), thetas=(2000.0, 2000.0, 10000.0))
@@ -30,7 +31,7 @@ class TokenizerConfig(Section):
     """All that is needed to build a `Tokenizer`; saved beside its weights."""
 
     image_size: int
-    tokenizer: TokenizerParams
+    tokenizer: TokenizerSize
     prologue: PrologueConfig | None
 
     @property
@@ -67,13 +68,14 @@ class Encoder(nn.Module):
     def __init__(self, params: TransformerParams, input_dim: int, hidden: int, queries: int) -> None:
         super().__init__()
         self.input_layer = nn.Linear(input_dim, params.dim)
-        self.queries = nn.Parameter(QUERY_STD * torch.randn(queries, params.dim))
+        self.queries = nn.Parameter(QUERY_STD * torch.randn(queries, params.dim)) if queries else None
         self.transformer = Transformer(params.layers, params.dim, hidden, bias=True)
 
     def forward(self, x: Tensor, rotary: Tensor) -> Tensor:
         x = self.input_layer(x).float()
-        queries = self.queries.expand(len(x), -1, -1)
-        return self.transformer(torch.cat((x, queries), dim=1), rotary)  # (B, T + queries, dim)
+        if self.queries is not None:
+            x = torch.cat((x, self.queries.expand(len(x), -1, -1)), dim=1)
+        return self.transformer(x, rotary)  # (B, T + queries, dim)
 
 
 class Decoder(nn.Module):
@@ -147,6 +149,16 @@ class Tokenizer(nn.Module):
     def prologue_codebook(self) -> int:
         """Prologue codes; 0 without a prologue."""
         return self.config.prologue.codebook if self.config.prologue else 0
+
+    def vocabulary(self, classes: int) -> Vocabulary:
+        """The vocabulary of an AR model over this tokenizer's ids and `classes` classes."""
+        return Vocabulary(
+            visual_codebook=self.config.tokenizer.codebook,
+            prologue_codebook=self.prologue_codebook,
+            visual_tokens=self.visual_tokens,
+            prologue_tokens=self.prologue_tokens,
+            classes=classes,
+        )
 
     def encoder_features(self, images: Tensor) -> EncoderFeatures:
         """Features before the quantizers of images uint8 (B, 3, H, W)."""

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from prologue.models.ar import Vocabulary
+from prologue.models.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,7 @@ from prologue.models.export import load_ar, load_tokenizer
 from prologue.models.tokenizer import Tokenizer, Tokens, to_uint8
 from prologue.params import Params
 from prologue.runtime import progress, replacing_together, start_accelerator
-from prologue.sampling.generate import Temperatures, generate
-from prologue.sampling.guidance import Guidance
+from prologue.sampling import Guidance, Temperatures, generate
 
 COLUMNS = 10
 MAX_ROWS = 20  # classes in a figure
@@ -107,7 +106,7 @@ class Sampler:
         """Tokens of one image per label (N,), with the settings of a run."""
         guidance, temperatures = self.runs[run]
         classes = torch.from_numpy(labels).to(self.accelerator.device)
-        return generate(self.ar, classes, seeds, guidance, temperatures, prologue)
+        return generate(self.ar, classes, guidance, temperatures, seeds, prologue)
 
     def decode(self, tokens: Tokens) -> NDArray[np.uint8]:
         """Images uint8 (N, H, W, 3) of tokens."""

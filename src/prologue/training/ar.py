@@ -12,7 +12,8 @@ from torch import Tensor
 from prologue.data.order import spread
 from prologue.data.tokens import TokenCache
 from prologue.evaluation.likelihood import evaluate_likelihood
-from prologue.models.ar import ARConfig, ARModel, Vocabulary
+from prologue.interop.import_ar import import_ar
+from prologue.models.ar import ARConfig, ARModel
 from prologue.models.export import parameter_count, save_model
 from prologue.models.tokenizer import Tokens
 from prologue.params import Params, TransformerParams
@@ -25,6 +26,13 @@ from prologue.training.optimizers import build_adamw, learning_rate, set_learnin
 from prologue.training.output import write_curves
 
 BETAS = (0.9, 0.96)
+
+
+def make_ar(params: Params, tokenizer: Path, tokens: Path, output: Path, curves: Path) -> dict[str, Any]:
+    """Train the AR model, or import it, as `ar.source` says; returns the metrics of the stage."""
+    if params.ar.source == "published":
+        return import_ar(params, tokenizer, tokens, output, curves)
+    return train_ar(params, tokens, output, curves)
 
 
 def train_ar(params: Params, tokens: Path, output: Path, curves: Path) -> dict[str, Any]:
@@ -58,17 +66,6 @@ def train_ar(params: Params, tokens: Path, output: Path, curves: Path) -> dict[s
     }
 
 
-def vocabulary_of(manifest: dict[str, Any]) -> Vocabulary:
-    """The vocabulary of a token cache."""
-    return Vocabulary(
-        visual_codebook=manifest["visual_codebook"],
-        prologue_codebook=manifest["prologue_codebook"],
-        visual_tokens=manifest["visual_tokens"],
-        prologue_tokens=manifest["prologue_tokens"],
-        classes=len(manifest["classes"]),
-    )
-
-
 class ARTask:
     """Next-token prediction over prologue, EOS and visual tokens, with a share of the labels dropped."""
 
@@ -77,7 +74,7 @@ class ARTask:
         self.train, self.val = TokenCache(tokens, "train"), TokenCache(tokens, "val")
         seed_everything(params.seed)
         config = ARConfig(
-            vocabulary=vocabulary_of(self.train.manifest),
+            vocabulary=self.train.vocabulary,
             transformer=TransformerParams(layers=params.ar.layers, dim=params.ar.dim),
             dropout=params.ar.dropout,
             embedding_dropout=params.ar.embedding_dropout,
@@ -111,7 +108,7 @@ class ARTask:
         self.model.train()
         with torch.autocast(device.type, torch.bfloat16, enabled=self.params.precision == "bf16"):
             sequence = self.model.loss(self.ar(prologue, visual, classes), prologue, visual)
-        loss = sequence.total.mean() / vocabulary.length
+        loss = sequence.per_token(vocabulary).total
         self.accelerator.backward(loss)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.schedule.clip)
         self.optimizer.step()

@@ -9,7 +9,7 @@ from torch import Tensor
 from prologue.files import replacing
 from prologue.models.export import load_tokenizer, parameter_count, save_model
 from prologue.models.tokenizer import PrologueConfig, Tokenizer
-from prologue.params import Params
+from prologue.params import Params, TransformerParams
 from prologue.runtime import seed_everything, start_accelerator
 from prologue.training.checkpoint import Checkpoints, fingerprint
 from prologue.training.image_task import ImageTask
@@ -19,21 +19,26 @@ from prologue.training.prologue_loss import prologue_loss
 
 
 def attach_prologue(params: Params, tokenizer: Path, shards: Path, output: Path, curves: Path) -> dict[str, Any]:
-    """Learn a prologue for the frozen tokenizer in mode post; in the other modes hand the tokenizer on as it is."""
+    """Learn a prologue for the frozen tokenizer in mode post; hand on any other, or one that has its prologue already.
+
+    Returns the metrics of the stage.
+    """
     accelerator = start_accelerator()
-    if params.prologue.mode != "post":
+    frozen = load_tokenizer(tokenizer)
+    if params.prologue.mode != "post" or frozen.prologue_tokens:
         if accelerator.is_main_process:
             with replacing(output) as temporary:
                 shutil.copytree(tokenizer, temporary)
             curves.mkdir(parents=True, exist_ok=True)
         return {"attached": False}
     seed_everything(params.seed)
-    task = AttachTask(params, shards, with_own_prologue(load_tokenizer(tokenizer), params), accelerator)
+    schedule = params.stage1.model_copy(update={"steps": params.prologue.post.steps})
+    task = AttachTask(params, schedule, shards, with_own_prologue(frozen, params), accelerator)
     sections = ("seed", "precision", "data", "augment", "prologue", "stage1")
     inputs = [shards / "manifest.json", tokenizer / "model.safetensors", tokenizer / "config.json"]
     key = fingerprint({name: params.model_dump()[name] for name in sections}, inputs)
     checkpoints = Checkpoints("attach", key)
-    measured = train(task, params.stage1, params.seed, checkpoints, accelerator)
+    measured = train(task, schedule, params.seed, checkpoints, accelerator)
     speed = measured.pop("images_per_second", None)
     if accelerator.is_main_process:
         save_model(output, task.ema.model)
@@ -56,10 +61,9 @@ def attach_prologue(params: Params, tokenizer: Path, shards: Path, output: Path,
 def with_own_prologue(tokenizer: Tokenizer, params: Params) -> Tokenizer:
     """Freeze a tokenizer and give it a trainable prologue with its own encoder."""
     tokenizer.requires_grad_(False)
-    prologue = params.prologue
-    tokenizer.attach_prologue(
-        PrologueConfig(tokens=prologue.tokens, codebook=prologue.codebook, tau=prologue.tau, encoder=prologue.encoder)
-    )
+    own = params.prologue
+    encoder = TransformerParams(layers=own.post.layers, dim=own.post.dim)
+    tokenizer.attach_prologue(PrologueConfig(tokens=own.tokens, codebook=own.codebook, tau=own.tau, encoder=encoder))
     return tokenizer
 
 
@@ -74,7 +78,7 @@ class AttachTask(ImageTask):
         with self.autocast():
             output = self.tokenizer(images)
             weight, drop = self.params.prologue.ar_weight, self.drop_visual(step)
-            loss = prologue_loss(self.ar, self.compact_ar, output, weight, drop)
+            loss = prologue_loss(self.ar, self.compact_ar, output, weight, drop).total
         self.accelerator.backward(loss)
         self.update("tokenizer", "compact_ar")
         self.ema.update(self.model)

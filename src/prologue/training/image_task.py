@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from prologue.data.images import ImageShards
 from prologue.data.loader import training_batches
-from prologue.models.ar import ARConfig, ARModel, Vocabulary
+from prologue.models.ar import ARConfig, ARModel
 from prologue.models.tokenizer import Tokenizer
-from prologue.params import Params
+from prologue.params import Params, Stage1Params
 from prologue.training.checkpoint import TrainingState
 from prologue.training.draws import draw_share
 from prologue.training.ema import EMA
@@ -25,8 +25,10 @@ COMPACT_AR_BETAS = (0.9, 0.99)
 class ImageTask:
     """A tokenizer that learns from images, with its EMA and, where it has a prologue, the compact AR model."""
 
-    def __init__(self, params: Params, shards: Path, tokenizer: Tokenizer, accelerator: Accelerator) -> None:
-        self.params, self.schedule, self.accelerator = params, params.stage1, accelerator
+    def __init__(
+        self, params: Params, schedule: Stage1Params, shards: Path, tokenizer: Tokenizer, accelerator: Accelerator
+    ) -> None:
+        self.params, self.schedule, self.accelerator = params, schedule, accelerator
         self.images, self.val_images = ImageShards(shards, "train"), ImageShards(shards, "val")
         self.model = tokenizer.to(accelerator.device)
         self.ema = EMA(self.model, self.schedule.ema_half_life)
@@ -35,20 +37,12 @@ class ImageTask:
         self.tokenizer: nn.Module = accelerator.prepare(self.model)
         self.optimize("tokenizer", self.model, TOKENIZER_BETAS, 0.0)
         if tokenizer.prologue_tokens:
-            self.compact_ar = ARModel(self._compact_ar_config()).to(accelerator.device)
+            vocabulary = tokenizer.vocabulary(len(self.images.classes))
+            config = ARConfig(vocabulary=vocabulary, transformer=params.prologue.compact_ar)
+            self.compact_ar = ARModel(config).to(accelerator.device)
             self.state.modules["compact_ar"] = self.compact_ar
             self.ar: nn.Module = accelerator.prepare(self.compact_ar)
             self.optimize("compact_ar", self.compact_ar, COMPACT_AR_BETAS, self.schedule.ar_weight_decay)
-
-    def _compact_ar_config(self) -> ARConfig:
-        vocabulary = Vocabulary(
-            visual_codebook=self.model.config.tokenizer.codebook,
-            prologue_codebook=self.model.prologue_codebook,
-            visual_tokens=self.model.visual_tokens,
-            prologue_tokens=self.model.prologue_tokens,
-            classes=len(self.images.classes),
-        )
-        return ARConfig(vocabulary=vocabulary, transformer=self.params.prologue.compact_ar)
 
     def optimize(self, name: str, module: nn.Module, betas: tuple[float, float], weight_decay: float) -> None:
         """Give a module its optimizer, under the same name in the training state."""

@@ -1,11 +1,12 @@
 """The AR cross-entropy that trains the prologue, and the one line that routes its gradient."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from prologue.models.ar import ARModel
+from prologue.models.ar import ARModel, SequenceLoss
 from prologue.models.tokenizer import TokenizerOutput
 
 
@@ -27,9 +28,9 @@ def scale_gradient(x: Tensor, scale: float) -> Tensor:
 
 
 def prologue_loss(
-    ar: torch.nn.Module, model: ARModel, output: TokenizerOutput, ar_weight: float, drop_visual: Tensor
-) -> Tensor:
-    """Cross-entropy of [null class] prologue [EOS] visual (Sec. 2.2): scalar, mean over images, nats per token.
+    ar: Callable[..., Tensor], model: ARModel, output: TokenizerOutput, ar_weight: float, drop_visual: Tensor
+) -> SequenceLoss:
+    """Cross-entropy of [null class] prologue [EOS] visual (Sec. 2.2): mean over images, per token of the sequence.
 
     One backward pass serves both halves of an alternating step: the AR model gets its plain gradient and the encoder
     lambda_AR times it, as if each had been updated apart, since the AR model does not change between the two.
@@ -39,11 +40,13 @@ def prologue_loss(
         output: of the tokenizer; only the prologue's one-hots carry gradient into it.
         ar_weight: lambda_AR.
         drop_visual: bool (B,), images whose visual inputs are all EOS.
+
+    Returns:
+        Each segment's share in nats (scalars); `total` is what trains.
     """
     assert output.prologue is not None
     prologue = scale_gradient(output.prologue, ar_weight)  # the route: one-hots, and nowhere else
     visual = output.visual.ids
     unconditional = torch.full_like(visual[:, 0], model.vocabulary.null_class)
     logits = ar(prologue, visual, unconditional, drop_visual)
-    sequence = model.loss(logits, output.prologue.argmax(dim=-1), visual)
-    return sequence.total.mean() / model.vocabulary.length
+    return model.loss(logits, output.prologue.argmax(dim=-1), visual).per_token(model.vocabulary)

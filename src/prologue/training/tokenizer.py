@@ -8,10 +8,11 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prologue.interop.import_tokenizer import import_tokenizer
 from prologue.models.discriminator import Discriminator
 from prologue.models.export import parameter_count, save_model
 from prologue.models.tokenizer import PrologueConfig, Tokenizer, TokenizerConfig, TokenizerOutput
-from prologue.params import Params
+from prologue.params import Params, TokenizerSize
 from prologue.runtime import seed_everything, start_accelerator
 from prologue.training.adversarial import LeCam, discriminator_loss, generator_loss, r1_penalty
 from prologue.training.checkpoint import Checkpoints, fingerprint
@@ -22,6 +23,12 @@ from prologue.training.perceptual import PerceptualLoss
 from prologue.training.prologue_loss import prologue_loss
 
 DISCRIMINATOR_WEIGHT_DECAY = 1e-4
+
+
+def make_tokenizer(params: Params, shards: Path, output: Path, curves: Path) -> dict[str, Any]:
+    """Train the tokenizer, or import it, as `tokenizer.source` says; returns the metrics of the stage."""
+    make = import_tokenizer if params.tokenizer.source == "published" else train_tokenizer
+    return make(params, shards, output, curves)
 
 
 def train_tokenizer(params: Params, shards: Path, output: Path, curves: Path) -> dict[str, Any]:
@@ -56,7 +63,7 @@ def tokenizer_config(params: Params) -> TokenizerConfig:
     prologue = PrologueConfig(tokens=own.tokens, codebook=own.codebook, tau=own.tau, encoder=None)
     return TokenizerConfig(
         image_size=params.data.image_size,
-        tokenizer=params.tokenizer,
+        tokenizer=TokenizerSize(**params.tokenizer.model_dump(exclude={"source", "path"})),
         prologue=prologue if own.mode == "joint" else None,
     )
 
@@ -65,7 +72,7 @@ class TokenizerTask(ImageTask):
     """Alternating steps on one batch: encoder and decoder with all losses, then discriminator and compact AR model."""
 
     def __init__(self, params: Params, shards: Path, tokenizer: Tokenizer, accelerator: Accelerator) -> None:
-        super().__init__(params, shards, tokenizer, accelerator)
+        super().__init__(params, params.stage1, shards, tokenizer, accelerator)
         self.perceptual: PerceptualLoss | None = None
         if self.schedule.perceptual and self.schedule.perceptual_network != "none":
             self.perceptual = PerceptualLoss(self.schedule.perceptual_network).to(accelerator.device)
@@ -102,7 +109,7 @@ class TokenizerTask(ImageTask):
             losses = self._reconstruction_losses(output, to_signed(images))
             if self.compact_ar is not None:
                 weight, drop = self.params.prologue.ar_weight, self.drop_visual(step)
-                losses["ar_loss"] = (prologue_loss(self.ar, self.compact_ar, output, weight, drop), 1.0)
+                losses["ar_loss"] = (prologue_loss(self.ar, self.compact_ar, output, weight, drop).total, 1.0)
         total = torch.stack([weight * loss for loss, weight in losses.values()]).sum()
         self.accelerator.backward(total)
         self.update("tokenizer", *(["compact_ar"] if self.compact_ar is not None else []))

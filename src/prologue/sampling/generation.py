@@ -47,26 +47,26 @@ def decode_token(ar: ARModel, cache: KVCache, x: Tensor, position: int, ids: sli
         assert isinstance(block, Block)
         x = x + cache.attend(block, layer, block.attention_norm(x), rotary, position)
         x = block.add_feed_forward(x)
-    return F.linear(ar.out_norm(x[:, 0]), ar.out.weight[ids])  # only the slice that can occur
+    return ar.project(x[:, 0], ids)  # only the slice that can occur
 
 
 @torch.no_grad()
 def generate(
     ar: ARModel,
     classes: Tensor,
-    seeds: Sequence[tuple[int, ...]],
     guidance: Guidance | None = None,
     temperatures: Temperatures | None = None,
+    seeds: Sequence[tuple[int, ...]] | None = None,
     prologue: Tensor | None = None,
 ) -> Tokens:
     """Sample token ids, prologue first and visual second.
 
     Args:
         ar: the model, in eval mode.
-        classes: ids (B,).
-        seeds: one tuple per image; an image depends on its own seed only.
+        classes: ids (B,); `vocabulary.null_class` samples without a class.
         guidance: None samples from the conditional model alone.
-        temperatures: of both segments.
+        temperatures: of both segments; 1 where None.
+        seeds: one tuple per image, which depends on its own seed only; image i has (0, i) where None.
         prologue: ids (B, Np) to hold fixed, so that only the visual tokens are sampled.
 
     Returns:
@@ -74,6 +74,7 @@ def generate(
     """
     vocabulary, batch = ar.vocabulary, len(classes)
     temperatures = temperatures or Temperatures()
+    seeds = [(0, image) for image in range(batch)] if seeds is None else seeds
     uniforms = _uniforms(seeds, vocabulary.length).to(classes.device)
     labels = classes if guidance is None else torch.cat((classes, torch.full_like(classes, vocabulary.null_class)))
     cache = KVCache(ar, len(labels))
