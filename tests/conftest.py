@@ -65,14 +65,14 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def write_image_folder(folder: Path, per_class: int) -> None:
-    """Two classes of JPEGs of many sizes: bright-on-left 'dawn' and bright-on-right 'dusk'."""
+def write_image_folder(folder: Path, per_class: int, classes: tuple[str, ...] = ("dawn", "dusk")) -> None:
+    """JPEGs of many sizes, bright on the left and on the right by turns of their classes."""
     rng = np.random.default_rng(0)
-    for name in ("dawn", "dusk"):
+    for label, name in enumerate(classes):
         (folder / name).mkdir(parents=True)
         for number in range(per_class):
             height, width = rng.integers(20, 60, 2)
-            ramp = np.linspace(255, 0, width) if name == "dawn" else np.linspace(0, 255, width)
+            ramp = np.linspace(0, 255, width) if label % 2 else np.linspace(255, 0, width)
             pixels = np.broadcast_to(ramp[None, :, None], (height, width, 3)) * rng.uniform(0.5, 1, 3)
             Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"photo {number}.jpg")
 

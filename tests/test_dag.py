@@ -1,19 +1,29 @@
 """The pipeline as DVC runs it: dependencies that are true, a whole run at toy size, and reruns of what changed only."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import yaml
 from conftest import ROOT, TINY, write_image_folder
 from import_closure import import_closure
+from safetensors.torch import load_file
+
+from prologue.models.export import load_tokenizer
 
 DVC_YAML = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 STAGES = DVC_YAML["stages"]
-CODE = ("stages", "src", "params.yaml", "dvc.yaml", "variants", ".dvc/config", ".dvcignore", ".gitignore")
+CODE = (
+    *("stages", "src", "params.yaml", "dvc.yaml", "variants", ".dvc/config", ".dvcignore", ".gitignore"),
+    "data/published/README.md",
+)
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -57,30 +67,37 @@ class Clone:
             section[last] = value
         path.write_text(yaml.safe_dump(values))
 
-    def repro(self) -> set[str]:
-        """Run the pipeline; returns the stages that worked (neither unchanged nor restored from the cache)."""
-        command = [sys.executable, "-m", "dvc", "repro"]
-        done = subprocess.run(command, cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=600)
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of the environment in the clone."""
+        return subprocess.run(command, cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=600)
+
+    def stages_run(self, *arguments: str) -> set[str]:
+        """Run dvc; returns the stages that worked (neither unchanged nor restored from the cache)."""
+        done = self.run("dvc", *arguments)
         assert done.returncode == 0, done.stdout + done.stderr
         return {line.split("'")[1] for line in done.stdout.splitlines() if line.startswith("Running stage")}
+
+    def metrics(self, stage: str) -> dict[str, Any]:
+        """What a stage measured."""
+        return json.loads((self.folder / "reports" / "metrics" / f"{stage}.json").read_text())
 
 
 def test_a_users_folder_runs_through_the_whole_pipeline_and_reruns_only_what_changed(tmp_path: Path) -> None:
     clone = Clone(tmp_path / "clone")
     clone.change(TINY | {"data.source": "photos", "data.val_fraction": 0.2})
-    assert clone.repro() == set(STAGES)
+    assert clone.stages_run("repro") == set(STAGES)
     for made in ("reports/index.html", "data/samples/cfg.npz", "reports/figures/samples/fixed_prologue.png"):
         assert (clone.folder / made).is_file()
-    assert clone.repro() == set()
+    assert clone.stages_run("repro") == set()
 
     clone.change({"sampling.visual_temperature": 0.9})
-    assert clone.repro() == {"samples", "evaluate_generation", "report"}
+    assert clone.stages_run("repro") == {"samples", "evaluate_generation", "report"}
     clone.change({"sampling.visual_temperature": 1.0})
-    assert clone.repro() == set()  # from the run-cache
+    assert clone.stages_run("repro") == set()  # from the run-cache
 
     clone.change({"prologue.tokens": 2})
     after_the_shards = {"tokenizer", "attach", "tokens", "ar", "samples", "probe", "report"}
-    assert clone.repro() == after_the_shards | {"evaluate_reconstruction", "evaluate_generation"}
+    assert clone.stages_run("repro") == after_the_shards | {"evaluate_reconstruction", "evaluate_generation"}
 
 
 def test_a_killed_stage_leaves_no_output_behind(tmp_path: Path) -> None:
@@ -97,3 +114,34 @@ def test_a_killed_stage_leaves_no_output_behind(tmp_path: Path) -> None:
         training.wait()
     assert not (clone.folder / "models" / "tokenizer").exists()
     assert not (clone.folder / "reports" / "metrics" / "tokenizer.json").exists()
+
+
+def test_a_published_folder_takes_the_place_of_training(tmp_path: Path) -> None:
+    clone = Clone(tmp_path / "clone")
+    classes = tuple(f"kind {number}" for number in range(10))  # as many as the checkpoint knows
+    write_image_folder(clone.folder / "ten", per_class=5, classes=classes)
+    shutil.copytree(ROOT / "tests" / "published" / "2d", clone.folder / "data" / "published" / "2d")
+    clone.change(TINY | {"data.source": "ten", "data.val_fraction": 0.2})
+    flags = clone.run("prologue", "published", "data/published/2d").stdout.split()
+    assert clone.stages_run("exp", "run", *flags) == set(STAGES)
+    assert clone.metrics("tokenizer")["imported"]
+    assert clone.metrics("ar")["imported"]
+    assert "train" not in clone.metrics("tokens")  # nothing trains on them
+    tokenizer = load_tokenizer(clone.folder / "models" / "tokenizer")
+    expected = np.load(ROOT / "tests" / "published" / "2d" / "expected.npz")
+    tokens = tokenizer.encode(torch.from_numpy(expected["images"]))
+    assert torch.equal(tokens.visual, torch.from_numpy(expected["ema_token_ids"]))
+
+    # a prologue for the published tokenizer, and an AR model on its ids
+    ran = clone.stages_run("exp", "run", "-S", "prologue.mode=post", "-S", "ar.source=train")
+    assert ran == set(STAGES) - {"shards", "reference"}
+    before, after = (
+        load_file(clone.folder / "models" / name / "model.safetensors") for name in ("tokenizer", "attached")
+    )
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert clone.metrics("attach")["attached"]
+
+    clone.change({"tokenizer.codebook": 97})
+    refused = clone.run("dvc", "repro", "tokenizer")
+    assert refused.returncode != 0
+    assert "tokenizer.codebook is 97, the checkpoint has 96" in refused.stdout + refused.stderr

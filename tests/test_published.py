@@ -4,7 +4,10 @@
 """
 
 import json
+import math
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from prologue.errors import PrologueError
 from prologue.interop.folding import fold, read_tensors
 from prologue.interop.published import (
     TOKENIZER_FILES,
@@ -24,6 +29,8 @@ from prologue.interop.published import (
     tokenizer_sources,
 )
 from prologue.models.ar import ARModel
+from prologue.models.export import load_ar as load_saved_ar
+from prologue.models.export import save_model
 from prologue.models.tokenizer import Tokenizer, Tokens
 from prologue.sampling import Guidance, Temperatures, generate
 from prologue.training.prologue_loss import prologue_loss
@@ -50,6 +57,66 @@ def test_the_numbers_are_those_of_the_authors_program(folder: Path) -> None:
         listed = {key: value for key, value in expected.items() if key.startswith(f"stage1_drop{drop}_")}
         if listed:
             check_stage1(folder, tokenizer, ar, torch.from_numpy(expected["images"]), bool(drop), listed)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tensors: tensors.pop("enc.layers.1.ffn.fc1.bias"), r"missing: enc\.layers\.1\.ffn\.fc1\.bias$"),
+        (lambda tensors: tensors.pop("quantizer.embedding.weight"), r"missing tensors: quantizer\.embedding\.weight$"),
+        (lambda tensors: tensors.update({"enc.spare": torch.ones(1)}), r"unknown: enc\.spare$"),
+        (lambda tensors: tensors["enc.input_layer.bias"].fill_(math.nan), r"not finite: enc\.input_layer\.bias$"),
+        (
+            lambda tensors: tensors.update({"quantizer.proj_in.weight": torch.ones(14, 3)}),
+            r"does not fit: quantizer\.proj_in\.weight \(14, 3\) \(for visual_quantizer\.proj_in\.weight \(14, 64\)\)$",
+        ),
+    ],
+)
+def test_a_folder_that_does_not_fit_is_refused_by_name(
+    change: Callable[[dict[str, Tensor]], object], message: str, tmp_path: Path
+) -> None:
+    shutil.copytree(Path(__file__).parent / "published" / "2d", tmp_path / "2d")
+    file = tmp_path / "2d" / "tokenizer" / "model_2.safetensors"
+    tensors = load_file(file)
+    change(tensors)
+    save_file(tensors, file)
+    with pytest.raises(PrologueError, match=message) as refused:
+        load_tokenizer(tmp_path / "2d")
+    assert str(file) in str(refused.value)
+
+
+def test_a_partial_folder_and_another_tokenizers_ar_model_are_refused(tmp_path: Path) -> None:
+    published = Path(__file__).parent / "published"
+    shutil.copytree(published / "2d", tmp_path / "2d")
+    (tmp_path / "2d" / "tokenizer" / "model_3.safetensors").write_bytes(b"not safetensors")
+    with pytest.raises(PrologueError, match=r"model_3\.safetensors is damaged"):
+        load_tokenizer(tmp_path / "2d")
+    (tmp_path / "2d" / "tokenizer" / "model_3.safetensors").unlink()
+    with pytest.raises(PrologueError, match=r"missing: .*2d/tokenizer/model_3\.safetensors$"):
+        load_tokenizer(tmp_path / "2d")
+    shutil.rmtree(tmp_path / "2d" / "ar")
+    tokenizer = load_tokenizer(published / "2d")
+    with pytest.raises(PrologueError, match=r"missing: .*2d/ar/model\.safetensors$"):
+        load_ar(tmp_path / "2d", tokenizer)
+    with pytest.raises(
+        PrologueError, match=r"semantic_emb\.weight \(121, 128\) \(for token_embedding\.weight \(96, 128\)"
+    ):
+        load_ar(published / "prologue", tokenizer)
+
+
+def test_a_folder_without_a_second_stage_gives_the_jointly_trained_ar_model(tmp_path: Path) -> None:
+    """Prologue-OneStage; here with a tied output layer too."""
+    published = Path(__file__).parent / "published" / "prologue"
+    shutil.copytree(published / "tokenizer", tmp_path / "tokenizer")
+    tensors = load_file(published / "ar" / "model.safetensors")
+    tensors["semantic_emb.weight"] = tensors.pop("ar_model.out.weight").clone()
+    save_file(tensors, tmp_path / "tokenizer" / "model_5.safetensors")
+    ar = load_ar(tmp_path, load_tokenizer(tmp_path))
+    assert ar.config.tied
+    save_model(tmp_path / "saved", ar)
+    tokens = Tokens(torch.zeros(2, 4, dtype=torch.long), torch.zeros(2, 16, dtype=torch.long))
+    logits = ar(tokens.prologue, tokens.visual, torch.tensor([0, 10]))
+    assert torch.equal(logits, load_saved_ar(tmp_path / "saved")(tokens.prologue, tokens.visual, torch.tensor([0, 10])))
 
 
 def check_sizes(tokenizer: Tokenizer, ar: ARModel, meta: dict[str, Any]) -> None:

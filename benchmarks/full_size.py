@@ -1,0 +1,93 @@
+"""Prologue B-B at 256 px on this machine: one step of each training stage at batch 2, and two samples with guidance.
+
+    python benchmarks/full_size.py
+
+The images are the embedded dataset's, enlarged. The perceptual network is lite0 (VGG16's weights are a download) and
+the precision fp32. Writes reports/benchmarks/full_size.json.
+"""
+
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from prologue.data.shards import write_shards
+from prologue.data.tokens import write_tokens
+from prologue.files import write_json
+from prologue.models.export import save_model
+from prologue.models.tokenizer import Tokenizer
+from prologue.params import Params
+from prologue.runtime import start_accelerator
+from prologue.sampling import Guidance, generate
+from prologue.training.ar import ARTask
+from prologue.training.tokenizer import TokenizerTask, tokenizer_config
+from prologue.variants import apply_overrides, load_variants
+
+BATCH = 2
+OVERRIDES = {
+    "precision": "fp32",
+    "data.train_limit": 10,
+    "data.val_limit": 10,
+    "stage1.batch": BATCH,
+    "stage1.perceptual_network": "lite0",
+    "tokens.crops": "center",
+    "ar.batch": BATCH,
+}
+OUTPUT = Path("reports/benchmarks/full_size.json")
+
+
+def main() -> None:
+    params = apply_overrides(load_variants(["imagenet_b_b"]) | OVERRIDES)
+    accelerator = start_accelerator()
+    result: dict[str, object] = {"batch": BATCH, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    with tempfile.TemporaryDirectory() as folder:
+        result |= measure(params, Path(folder), accelerator)
+    write_json(OUTPUT, result)
+    for name, value in result.items():
+        print(f"{name:28} {value}")
+
+
+def measure(params: Params, folder: Path, accelerator: Accelerator) -> dict[str, object]:
+    """Seconds of each stage's second step, which allocates nothing more, and of sampling; peak memory after each."""
+    shards, tokens, model = folder / "shards", folder / "tokens", folder / "tokenizer"
+    write_shards(params.data, params.seed, shards)
+    stage1 = TokenizerTask(params, shards, Tokenizer(tokenizer_config(params)), accelerator)
+    result = timed("stage1_step", *two_steps(stage1))
+    save_model(model, stage1.model)
+    write_tokens(params, model, shards, tokens)
+
+    stage2 = ARTask(params, tokens, accelerator)
+    result |= timed("stage2_step", *two_steps(stage2))
+    own = params.sampling
+    guidance = Guidance(own.prologue_guidance, own.visual_guidance, own.visual_guidance_power)
+
+    def sample() -> None:
+        stage1.model.decode(generate(stage2.model.eval(), torch.arange(BATCH), guidance).visual)
+
+    return result | timed("sample_2_images", sample)
+
+
+def two_steps(task: TokenizerTask | ARTask) -> tuple[Callable[[], object], Callable[[], object]]:
+    """The first two steps of a training stage, with their batches at hand."""
+    batches: Iterator[Any] = task.batches(0)
+    first, second = next(batches), next(batches)
+    return lambda: task.step(0, first), lambda: task.step(1, second)
+
+
+def timed(name: str, *works: Callable[[], object]) -> dict[str, object]:
+    """Wall time of the last of several calls, and the peak memory of the process after it."""
+    for work in works:
+        began = time.perf_counter()
+        work()
+        seconds = time.perf_counter() - began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return {f"{name}_seconds": round(seconds, 2), f"{name}_peak_memory_mb": peak}
+
+
+if __name__ == "__main__":
+    main()
