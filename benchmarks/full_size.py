@@ -22,9 +22,11 @@ from prologue.files import write_json
 from prologue.models.export import save_model
 from prologue.models.tokenizer import Tokenizer
 from prologue.params import Params
+from prologue.plan import plan_tokenizer
 from prologue.runtime import start_accelerator
 from prologue.sampling import Guidance, generate
 from prologue.training.ar import ARTask
+from prologue.training.optimizers import gradient_norm
 from prologue.training.tokenizer import TokenizerTask, tokenizer_config
 from prologue.variants import apply_overrides, load_variants
 
@@ -34,7 +36,8 @@ OVERRIDES = {
     "data.train_limit": 10,
     "data.val_limit": 10,
     "stage1.batch": BATCH,
-    "stage1.perceptual_network": "lite0",
+    "stage1.perceptual.lite0": 1.0,
+    "stage1.perceptual.vgg16": 0,
     "tokens.crops": "center",
     "ar.batch": BATCH,
 }
@@ -56,12 +59,13 @@ def measure(params: Params, folder: Path, accelerator: Accelerator) -> dict[str,
     """Seconds of each stage's second step, which allocates nothing more, and of sampling; peak memory after each."""
     shards, tokens, model = folder / "shards", folder / "tokens", folder / "tokenizer"
     write_shards(params.data, params.seed, shards)
-    stage1 = TokenizerTask(params, shards, Tokenizer(tokenizer_config(params)), accelerator)
+    plan = plan_tokenizer(params)
+    stage1 = TokenizerTask(plan, shards, Tokenizer(tokenizer_config(plan)), accelerator)
     result = timed("stage1_step", *two_steps(stage1))
     save_model(model, stage1.model)
     write_tokens(params, model, shards, tokens)
 
-    stage2 = ARTask(params, tokens, accelerator)
+    stage2 = ARTask(params, model, tokens, accelerator)
     result |= timed("stage2_step", *two_steps(stage2))
     own = params.sampling
     guidance = Guidance(own.prologue_guidance, own.visual_guidance, own.visual_guidance_power)
@@ -75,8 +79,13 @@ def measure(params: Params, folder: Path, accelerator: Accelerator) -> dict[str,
 def two_steps(task: TokenizerTask | ARTask) -> tuple[Callable[[], object], Callable[[], object]]:
     """The first two steps of a training stage, with their batches at hand."""
     batches: Iterator[Any] = task.batches(0)
+
+    def step(number: int, batch: Any) -> None:
+        task.gradients(number, batch)
+        task.update(number, {name: gradient_norm(optimizer) for name, optimizer in task.state.optimizers.items()})
+
     first, second = next(batches), next(batches)
-    return lambda: task.step(0, first), lambda: task.step(1, second)
+    return lambda: step(0, first), lambda: step(1, second)
 
 
 def timed(name: str, *works: Callable[[], object]) -> dict[str, object]:

@@ -5,11 +5,11 @@ from typing import Any
 
 from prologue.params import Params
 from prologue.stage import run_stage
-from prologue.training.attach import attach_prologue
+from prologue.training.attach import make_attached
 
 
 def main(params: Params) -> dict[str, Any]:
-    return attach_prologue(
+    return make_attached(
         params,
         tokenizer=Path("models/tokenizer"),
         shards=Path("data/shards"),

@@ -32,7 +32,7 @@ TINY = {
     "stage1.batch": 4,
     "stage1.warmup": 2,
     "stage1.flat": 2,
-    "stage1.perceptual_network": "none",
+    "stage1.perceptual.lite0": 0,
     "stage1.discriminator.layers": 1,
     "stage1.discriminator.width": 8,
     "stage1.r1_every": 2,

@@ -96,7 +96,7 @@ def test_a_users_folder_runs_through_the_whole_pipeline_and_reruns_only_what_cha
     assert clone.stages_run("repro") == set()  # from the run-cache
 
     clone.change({"prologue.tokens": 2})
-    after_the_shards = {"tokenizer", "attach", "tokens", "ar", "samples", "probe", "report"}
+    after_the_shards = {"plan", "tokenizer", "attach", "tokens", "ar", "samples", "probe", "report"}
     assert clone.stages_run("repro") == after_the_shards | {"evaluate_reconstruction", "evaluate_generation"}
 
 
@@ -114,6 +114,25 @@ def test_a_killed_stage_leaves_no_output_behind(tmp_path: Path) -> None:
         training.wait()
     assert not (clone.folder / "models" / "tokenizer").exists()
     assert not (clone.folder / "reports" / "metrics" / "tokenizer.json").exists()
+
+
+def test_every_system_runs_to_its_report_and_post_reuses_the_2d_tokenizer(tmp_path: Path) -> None:
+    clone = Clone(tmp_path / "clone")
+    clone.change(TINY | {"data.source": "photos", "data.val_fraction": 0.2, "prologue.mode": "none"})
+    assert clone.stages_run("repro") == set(STAGES)
+    frozen = clone.metrics("evaluate_reconstruction")
+
+    clone.change({"prologue.mode": "post"})
+    assert clone.stages_run("repro") == set(STAGES) - {"shards", "reference", "tokenizer"}
+    assert clone.metrics("attach")["attached"]
+    post = clone.metrics("evaluate_reconstruction")
+    for measure in ("psnr", "ssim", "l1", "rfd_lite2"):
+        assert post[measure] == frozen[measure]
+
+    for system in ({"prologue.mode": "onestage"}, {"prologue.mode": "routed", "tokenizer.layout": "1d"}):
+        clone.change(system)
+        assert clone.stages_run("repro") == set(STAGES) - {"shards", "reference"}
+    assert "ar_loss" in clone.metrics("tokenizer")["val"]
 
 
 def test_a_published_folder_takes_the_place_of_training(tmp_path: Path) -> None:
@@ -134,7 +153,7 @@ def test_a_published_folder_takes_the_place_of_training(tmp_path: Path) -> None:
 
     # a prologue for the published tokenizer, and an AR model on its ids
     ran = clone.stages_run("exp", "run", "-S", "prologue.mode=post", "-S", "ar.source=train")
-    assert ran == set(STAGES) - {"shards", "reference"}
+    assert ran == set(STAGES) - {"shards", "reference"}  # an import is checked against all of the params, so it runs
     before, after = (
         load_file(clone.folder / "models" / name / "model.safetensors") for name in ("tokenizer", "attached")
     )

@@ -9,6 +9,7 @@ from prologue.models.ar import ARConfig, ARModel
 from prologue.models.export import parameter_count
 from prologue.models.tokenizer import Tokenizer
 from prologue.params import Params, TransformerParams
+from prologue.plan import plan_tokenizer
 from prologue.training.tokenizer import tokenizer_config
 from prologue.variants import apply_overrides, load_variants
 
@@ -32,7 +33,7 @@ def variant(monkeypatch: pytest.MonkeyPatch, *names: str) -> Params:
 def test_the_models_have_the_published_sizes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     params = variant(monkeypatch, name)
     with torch.device("meta"):
-        tokenizer = Tokenizer(tokenizer_config(params))
+        tokenizer = Tokenizer(tokenizer_config(plan_tokenizer(params)))
         vocabulary = tokenizer.vocabulary(CLASSES)
         size = TransformerParams(layers=params.ar.layers, dim=params.ar.dim)
         compact = ARModel(ARConfig(vocabulary=vocabulary, transformer=params.prologue.compact_ar))

@@ -13,14 +13,16 @@ from prologue.data.images import ImageShards
 from prologue.data.shards import write_shards
 from prologue.errors import PrologueError
 from prologue.evaluation import fidelity, probe, reconstruction
+from prologue.evaluation.codebooks import codebook_usage
 from prologue.evaluation.features import Extractor
 from prologue.evaluation.generation import evaluate_generation, load_samples
 from prologue.evaluation.probe import run_probe
 from prologue.evaluation.reconstruction import evaluate_reconstruction
 from prologue.evaluation.reference import compute_reference, load_reference
 from prologue.files import sha256
+from prologue.models.config import PrologueConfig, TokenizerConfig
 from prologue.models.export import save_model
-from prologue.models.tokenizer import PrologueConfig, Tokenizer, TokenizerConfig
+from prologue.models.tokenizer import Tokenizer
 from prologue.params import Params, load_params
 from prologue.training.validation import image_psnr
 
@@ -123,7 +125,7 @@ def test_psnr_of_a_known_error():
 
 
 def test_codebook_usage_of_known_counts():
-    usage, perplexity = reconstruction.codebook_usage(np.array([5, 5, 0, 5, 5, 0, 0, 0]))
+    usage, perplexity = codebook_usage(torch.tensor([5, 5, 0, 5, 5, 0, 0, 0]))
     assert usage == 0.5
     assert perplexity == pytest.approx(4)
 

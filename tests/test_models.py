@@ -13,14 +13,15 @@ from prologue.models.export import load_tokenizer, save_model
 from prologue.models.quantizers import PrologueQuantizer
 from prologue.models.tokenizer import Tokenizer, patchify, unpatchify
 from prologue.params import TransformerParams
+from prologue.plan import plan_tokenizer
 from prologue.sampling import Guidance, Temperatures, generate
-from prologue.training.prologue_loss import prologue_loss
+from prologue.training.joint_ar import joint_ar_loss
 from prologue.training.tokenizer import tokenizer_config
 
 
 def make_tokenizer(**overrides: object) -> Tokenizer:
     torch.manual_seed(0)
-    return Tokenizer(tokenizer_config(tiny_params(**overrides)))
+    return Tokenizer(tokenizer_config(plan_tokenizer(tiny_params(**overrides))))
 
 
 def make_ar(tokenizer: Tokenizer) -> ARModel:
@@ -42,6 +43,10 @@ def images(count: int = 4) -> torch.Tensor:
     return torch.randint(0, 256, (count, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
 
 
+def null_classes(ar: ARModel) -> torch.Tensor:
+    return torch.full((4,), ar.vocabulary.null_class)
+
+
 def test_prob_ste_is_one_hot_forward_and_softmax_backward() -> None:
     torch.manual_seed(0)
     quantizer = PrologueQuantizer(dim=8, code_dim=4, codes=5, tau=0.1)
@@ -60,7 +65,7 @@ def test_the_ar_gradient_reaches_the_encoder_through_the_prologue_alone(dropped:
     tokenizer = make_tokenizer()
     ar = make_ar(tokenizer)
     output = tokenizer(images())
-    prologue_loss(ar, ar, output, ar_weight=3.0, drop_visual=torch.full((4,), dropped)).total.backward()
+    joint_ar_loss(ar, ar, output, 3.0, null_classes(ar), torch.full((4,), dropped)).total.backward()
     assert tokenizer.prologue_quantizer is not None
     for parameter in [tokenizer.encoder.queries, *tokenizer.prologue_quantizer.parameters()]:
         assert parameter.grad is not None
@@ -73,7 +78,7 @@ def test_one_backward_pass_equals_two_alternating_ones() -> None:
     tokenizer = make_tokenizer()
     ar = make_ar(tokenizer)
     drop = torch.tensor([True, False, True, False])
-    prologue_loss(ar, ar, tokenizer(images()), ar_weight=3.0, drop_visual=drop).total.backward()
+    joint_ar_loss(ar, ar, tokenizer(images()), 3.0, null_classes(ar), drop).total.backward()
     together = [tokenizer.encoder.queries.grad, ar.out.weight.grad, ar.token_embedding.weight.grad]
     tokenizer.zero_grad(), ar.zero_grad()
     ar.requires_grad_(False)

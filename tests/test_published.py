@@ -33,7 +33,7 @@ from prologue.models.export import load_ar as load_saved_ar
 from prologue.models.export import save_model
 from prologue.models.tokenizer import Tokenizer, Tokens
 from prologue.sampling import Guidance, Temperatures, generate
-from prologue.training.prologue_loss import prologue_loss
+from prologue.training.joint_ar import joint_ar_loss
 
 FIXTURES = Path(os.environ.get("PUBLISHED_FIXTURES", Path(__file__).parent / "published"))
 FOLDERS = sorted(path.parent for path in FIXTURES.glob("*/expected.npz"))
@@ -180,7 +180,8 @@ def check_stage1(folder: Path, tokenizer: Tokenizer, ar: ARModel, images: Tensor
 
     weights = fold(published, tokenizer_sources(tokenizer.config))
     output = torch.func.functional_call(tokenizer, weights, (images,))
-    loss = prologue_loss(call_ar, ar, output, ar_weight=1.0, drop_visual=torch.full((len(images),), drop))
+    null = torch.full((len(images),), ar.vocabulary.null_class)
+    loss = joint_ar_loss(call_ar, ar, output, 1.0, null, torch.full((len(images),), drop))
     loss.total.backward()
 
     stack = "semantic_enc" if tokenizer.prologue_encoder else "enc"

@@ -1,35 +1,29 @@
-"""Both training stages: a killed run ends as an uninterrupted one, and what is wrong stops with its name."""
+"""Both training stages in one process: every system, where gradients go, and what is wrong stops by name."""
 
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, tiny_params
+from conftest import tiny_params
 from safetensors.torch import load_file
+from training_run import run_stages
 
 from prologue.data.images import ImageShards
 from prologue.data.tokens import TokenCache, write_tokens
 from prologue.data.transforms import crop_views
 from prologue.errors import PrologueError
-from prologue.models.export import load_tokenizer
+from prologue.models.dropout import RowDropout, key_rows
+from prologue.models.export import load_ar, load_tokenizer
+from prologue.models.tokenizer import Tokenizer
 from prologue.params import Params
+from prologue.plan import plan_tokenizer
+from prologue.runtime import start_accelerator
 from prologue.training import tokenizer as tokenizer_training
-from prologue.training.ar import train_ar
-from prologue.training.attach import attach_prologue
+from prologue.training.ar import make_ar
 from prologue.training.ema import EMA
-from prologue.training.loop import Curves
-from prologue.training.optimizers import learning_rate
-from prologue.training.tokenizer import train_tokenizer
-
-KILLED_AFTER = 5  # steps; the last checkpoint is of step 4
-
-
-class Killed(BaseException):
-    """Stands for a signal that no code handles."""
+from prologue.training.schedule import Schedule
+from prologue.training.tokenizer import TokenizerTask, tokenizer_config
 
 
 @pytest.fixture(autouse=True)
@@ -37,123 +31,127 @@ def _own_work_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     monkeypatch.chdir(tmp_path)
 
 
-def kill_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
-    """Make training die when it logs step `steps`, right after its update."""
-    log = Curves.log
-
-    def dying(self: Curves, step: int, prefix: str, values: dict[str, float]) -> None:
-        log(self, step, prefix, values)
-        if step == steps:
-            raise Killed
-
-    monkeypatch.setattr(Curves, "log", dying)
+def make_task(params: Params, shards: Path) -> TokenizerTask:
+    torch.manual_seed(0)
+    plan = plan_tokenizer(params)
+    return TokenizerTask(plan, shards, Tokenizer(tokenizer_config(plan)), start_accelerator())
 
 
-def stage1(params: Params, shards: Path, name: str) -> Path:
-    train_tokenizer(params, shards, Path(name), Path(f"{name}_curves"))
-    return Path(name)
-
-
-def stage2(params: Params, shards: Path, name: str) -> Path:
-    if not Path("tokens").exists():
-        stage1(params, shards, "tokenizer")
-        write_tokens(params, Path("tokenizer"), shards, Path("tokens"))
-    train_ar(params, Path("tokens"), Path(name), Path(f"{name}_curves"))
-    return Path(name)
-
-
-@pytest.mark.parametrize("stage", [stage1, stage2])
-def test_a_killed_stage_ends_with_the_weights_and_curves_of_an_uninterrupted_one(
-    stage: Callable[[Params, Path, str], Path],
-    shards: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture,
-) -> None:
-    params = tiny_params()
-    whole = stage(params, shards, "whole")
-    with monkeypatch.context() as patch:
-        kill_after(patch, KILLED_AFTER)
-        with pytest.raises(Killed):
-            stage(params, shards, "killed")
-    assert not Path("killed").exists()  # no half output
-    resumed = stage(params, shards, "killed")
-    assert "resuming from" in capsys.readouterr().out
-    expected, got = load_file(whole / "model.safetensors"), load_file(resumed / "model.safetensors")
-    assert all(torch.equal(expected[name], got[name]) for name in expected)
-    for curve in Path("whole_curves").rglob("*.tsv"):
-        again = Path("killed_curves") / curve.relative_to("whole_curves")
-        columns = [[line.split("\t")[1:] for line in path.read_text().splitlines()] for path in (curve, again)]
-        assert columns[0] == columns[1], curve
-    assert not list(Path(".work").glob("*/*"))  # nothing is left to resume by mistake
-
-
-def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(
-    shards: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    params = tiny_params()
-    whole = stage1(params, shards, "whole")
-    with monkeypatch.context() as patch:
-        kill_after(patch, KILLED_AFTER)
-        with pytest.raises(Killed):
-            stage1(params, shards, "killed")
-    newest = sorted(Path(".work/tokenizer").glob("*/step_*"))[-1] / "modules.safetensors"
-    newest.write_bytes(newest.read_bytes()[:-1] + b"x")
-    resumed = stage1(params, shards, "killed")
-    output = capsys.readouterr()
-    assert f"{newest.parent} is damaged" in output.err
-    assert "step_00000002" in output.out
-    expected, got = load_file(whole / "model.safetensors"), load_file(resumed / "model.safetensors")
-    assert all(torch.equal(expected[name], got[name]) for name in expected)
-
-
-def test_other_params_never_resume_a_state(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        kill_after(patch, KILLED_AFTER)
-        with pytest.raises(Killed):
-            stage1(tiny_params(), shards, "killed")
-    changed = tiny_params(stage1__lr=0.5e-3)
-    after_a_kill = load_file(stage1(changed, shards, "changed") / "model.safetensors")
-    fresh = load_file(stage1(changed, shards, "fresh") / "model.safetensors")
-    assert all(torch.equal(after_a_kill[name], fresh[name]) for name in fresh)
+def last(curve: str) -> float:
+    return float(Path(curve).read_text().splitlines()[-1].split("\t")[-1])
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_name_and_step(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokenizer_training, "generator_loss", lambda logits: logits.mean() * float("nan"))
-    with pytest.raises(PrologueError, match=r"step 1: adversarial is not finite"):
-        stage1(tiny_params(), shards, "broken")
-    assert not Path("broken").exists()
+    message = r"step 1: adversarial, gradient_norm_tokenizer not finite; first in the loss itself"
+    with pytest.raises(PrologueError, match=message):
+        run_stages(tiny_params(), shards, ["tokenizer"])
+    assert not Path("tokenizer").exists()
+
+
+def test_the_module_where_numbers_stop_being_finite_is_named(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = TokenizerTask.gradients
+
+    def broken(self: TokenizerTask, step: int, batch: object) -> object:
+        if step == 3:
+            self.model.decoder.body.transformer.blocks[0].feed_forward.fc1.weight.data[0, 0] = float("inf")
+        return start(self, step, batch)
+
+    monkeypatch.setattr(TokenizerTask, "gradients", broken)
+    message = (
+        r"step 4: l1, .* first in the output of tokenizer\.decoder\.body\.transformer\.blocks\.0\.feed_forward\.fc1\."
+    )
+    with pytest.raises(PrologueError, match=message):
+        run_stages(tiny_params(), shards, ["tokenizer"])
+    (kept,) = Path(".work/tokenizer").glob("*/step_*")
+    assert kept.name == "step_00000002"
+
+
+def test_a_gradient_that_is_not_finite_is_named(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = TokenizerTask.__init__
+
+    def broken(self: TokenizerTask, *arguments: object) -> None:
+        start(self, *arguments)
+        self.model.encoder.input_layer.bias.register_hook(lambda gradient: gradient / 0)
+
+    monkeypatch.setattr(TokenizerTask, "__init__", broken)
+    message = (
+        r"step 1: gradient_norm_tokenizer not finite; first in the gradient of tokenizer\.encoder\.input_layer\.bias"
+    )
+    with pytest.raises(PrologueError, match=message):
+        run_stages(tiny_params(), shards, ["tokenizer"])
+
+
+def test_a_collapsing_codebook_is_warned_about_while_it_happens(shards: Path, capsys: pytest.CaptureFixture) -> None:
+    params = tiny_params(stage1__min_usage=1.0, stage1__steps=4)
+    run_stages(params, shards, ["tokenizer"])
+    warnings = capsys.readouterr().err
+    assert "warning: step 1: only " in warnings
+    assert "the visual codebook is collapsing" in warnings
+    assert warnings.count("the visual codebook is collapsing") == 1  # said once, not at every point of the curve
+    assert 0 < last("curves/tokenizer/train/visual_usage.tsv") < 1
+    assert last("curves/tokenizer/val/prologue_perplexity.tsv") >= 1
 
 
 def test_post_leaves_every_visual_weight_and_image_as_it_was(shards: Path) -> None:
     params = tiny_params(prologue__mode="post")
-    frozen = stage1(params, shards, "tokenizer")
-    attach_prologue(params, frozen, shards, Path("attached"), Path("curves"))
-    before, after = load_file(frozen / "model.safetensors"), load_file(Path("attached") / "model.safetensors")
+    run_stages(params, shards, ["tokenizer", "attach"])
+    before, after = (load_file(Path(name) / "model.safetensors") for name in ("tokenizer", "attached"))
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert any(name.startswith("prologue_encoder.") for name in after)
     images = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8)
-    one, two = load_tokenizer(frozen), load_tokenizer(Path("attached"))
+    one, two = load_tokenizer(Path("tokenizer")), load_tokenizer(Path("attached"))
     assert torch.equal(one.encode(images).visual, two.encode(images).visual)
     assert two.encode(images).prologue.shape == (3, params.prologue.tokens)
 
 
+def test_onestage_trains_the_full_size_model_in_stage_1_with_labels_and_hands_it_on(shards: Path) -> None:
+    params = tiny_params(prologue__mode="onestage", ar__layers=2)
+    run_stages(params, shards, ["tokenizer"])
+    write_tokens(params, Path("tokenizer"), shards, Path("tokens"))
+    assert not Path("tokens/train").exists()  # there is no second stage to train on them
+    metrics = make_ar(params, Path("tokenizer"), Path("tokens"), Path("ar"), Path("curves_ar"))
+    assert metrics["trained_in_stage1"]
+    ar = load_ar(Path("ar"))
+    assert ar.config.transformer.layers == 2
+    start = make_task(params, shards).joint_ar
+    moved = (
+        (load_file("ar/model.safetensors")["class_embedding.weight"] - start.class_embedding.weight).abs().sum(dim=1)
+    )
+    assert (moved > 0).all()  # of both classes, and of the null class
+
+
+@pytest.mark.parametrize("layout", ["1d", "2d"])
+def test_routing_sends_the_ar_gradient_into_the_visual_tokens(layout: str, shards: Path) -> None:
+    """With every other loss off, the encoder of the routed baseline moves, by lambda times its gradient."""
+    off = {"stage1__l1": 0, "stage1__adversarial": 0, "tokenizer__commitment": 0, "tokenizer__layout": layout}
+    gradients = {}
+    for mode, weight in (("routed", 1.0), ("routed", 0.25), ("none", 1.0)):
+        task = make_task(tiny_params(prologue__mode=mode, prologue__ar_weight=weight, **off), shards)
+        task.gradients(0, next(task.batches(0)))
+        gradients[mode, weight] = task.model.encoder.input_layer.weight.grad
+    assert gradients["none", 1.0] is None or not gradients["none", 1.0].any()
+    assert gradients["routed", 1.0].any()
+    torch.testing.assert_close(gradients["routed", 0.25], 0.25 * gradients["routed", 1.0])
+
+
 def test_training_lowers_the_losses_of_both_stages(shards: Path) -> None:
-    longer = {"stage1__steps": 40, "stage1__flat": 30, "ar__steps": 60, "ar__label_drop": 0.0}
-    params = tiny_params(**longer)
-    stage2(params, shards, "ar")
-    for curve in ("tokenizer_curves/train/l1.tsv", "tokenizer_curves/train/ar_loss.tsv", "ar_curves/train/loss.tsv"):
-        values = [float(line.split("\t")[-1]) for line in Path(curve).read_text().splitlines()[1:]]
+    longer = {"stage1__steps": 40, "stage1__flat": 30, "ar__steps": 60, "ar__label_drop": 0.0, "ar__validation_grid": 4}
+    run_stages(tiny_params(**longer), shards, ["tokenizer", "tokens", "ar"])
+    for curve in ("tokenizer/train/l1.tsv", "tokenizer/train/ar_loss.tsv", "ar/train/loss.tsv"):
+        values = [float(line.split("\t")[-1]) for line in Path("curves", curve).read_text().splitlines()[1:]]
         assert sum(values[-5:]) < 0.9 * sum(values[:5]), curve
+    for stage, step in (("tokenizer", 40), ("ar", 60)):
+        assert (Path("curves") / stage / "images" / f"step_{step:08d}.png").is_file()  # what validation drew
 
 
 def test_the_token_cache_holds_what_the_tokenizer_encodes(shards: Path) -> None:
     params = tiny_params(tokens__crops="ten")
-    folder = stage1(params, shards, "tokenizer")
-    write_tokens(params, folder, shards, Path("tokens"))
+    run_stages(params, shards, ["tokenizer", "tokens"])
     cache = TokenCache(Path("tokens"), "train")
     assert (len(cache), cache.views) == (40, 10)
     images = ImageShards(shards, "train")
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(Path("tokenizer"))
     for index, view in ((0, 0), (17, 4), (39, 9)):
         pixels = torch.from_numpy(crop_views(images.image(index), 16, "ten")[view]).permute(2, 0, 1)[None]
         expected, cached = tokenizer.encode(pixels), cache.read(np.array([index]), np.array([view]))
@@ -163,12 +161,54 @@ def test_the_token_cache_holds_what_the_tokenizer_encodes(shards: Path) -> None:
 
 
 def test_the_schedule_warms_up_stays_and_falls() -> None:
-    schedule = tiny_params(stage1__steps=10, stage1__warmup=2, stage1__flat=3).stage1
-    rates = [learning_rate(schedule, step) for step in range(10)]
+    schedule = Schedule.of(tiny_params(stage1__steps=10, stage1__warmup=2, stage1__flat=3).stage1, images=40)
+    rates = [schedule.rate(step) for step in range(10)]
     assert rates[0] == schedule.lr / 2
     assert rates[1:6] == [schedule.lr] * 5
     assert rates[5:] == sorted(rates[5:], reverse=True)
     assert rates[-1] == pytest.approx(schedule.lr_end)
+
+
+def test_durations_count_in_steps_or_in_epochs() -> None:
+    params = tiny_params(stage1__steps="1.5epochs", stage1__warmup="0.2epochs", stage1__flat=3, stage1__batch=8)
+    schedule = Schedule.of(params.stage1, images=40)
+    assert (schedule.steps, schedule.warmup, schedule.flat) == (8, 1, 3)
+
+
+def test_micro_batches_and_recomputed_activations_give_the_same_gradients(
+    shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batch norm sees the micro-batch, so the discriminator is left out."""
+    gradients = []
+    for environment in ({}, {"PROLOGUE_MICRO_BATCH": "2"}, {"PROLOGUE_RECOMPUTE": "1"}):
+        with monkeypatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            task = make_task(tiny_params(stage1__adversarial=0), shards)
+            losses = task.gradients(0, next(task.batches(0)))
+            parameters = [*task.model.named_parameters(), *task.joint_ar.named_parameters()]
+            gradients.append(losses | {name: parameter.grad for name, parameter in parameters})
+    for other in gradients[1:]:
+        torch.testing.assert_close(other, gradients[0], rtol=1e-4, atol=1e-6)
+    monkeypatch.setenv("PROLOGUE_MICRO_BATCH", "3")
+    with pytest.raises(PrologueError, match=r"PROLOGUE_MICRO_BATCH=3 does not divide the 4 samples"):
+        task.gradients(0, next(task.batches(0)))
+
+
+def test_dropout_is_of_the_sample_and_right_on_average() -> None:
+    layers = torch.nn.ModuleList(RowDropout(0.1) for _ in range(2)).train()
+    keys = torch.arange(64, dtype=torch.int32)
+    x = torch.ones(64, 73, 129)
+    key_rows(layers, keys)
+    one, two = (layer(x) for layer in layers)
+    assert one.unique().tolist() == pytest.approx([0, 1 / 0.9])
+    assert one.mean().item() == pytest.approx(1, abs=2e-3)
+    assert not torch.equal(one, two)
+    key_rows(layers, keys[5:9])
+    assert torch.equal(layers[0](x[5:9]), one[5:9])
+    assert torch.equal(layers.eval()[0](x), x)
+    centred = (one - 1).flatten(1)
+    assert torch.corrcoef(centred).fill_diagonal_(0).abs().max() < 0.06  # rows are independent: 6 standard deviations
 
 
 def test_the_ema_forgets_half_in_a_half_life() -> None:
@@ -179,29 +219,3 @@ def test_the_ema_forgets_half_in_a_half_life() -> None:
     for _ in range(7):
         ema.update(model)
     assert ema.model.weight.item() == pytest.approx(0.5, abs=1e-5)
-
-
-def test_two_processes_train_as_one(shards: Path, tmp_path: Path) -> None:
-    """Gloo, both stages; batch norm sees half batches, so the discriminator is left out."""
-    script = tmp_path / "two.py"
-    script.write_text(
-        "import sys\n"
-        f"sys.path.insert(0, {str(ROOT / 'tests')!r})\n"
-        "from pathlib import Path\n"
-        "from conftest import tiny_params\n"
-        "from prologue.training.tokenizer import train_tokenizer\n"
-        "from prologue.training.ar import train_ar\n"
-        "from prologue.data.tokens import write_tokens\n"
-        "params = tiny_params(stage1__adversarial=0.0, ar__dropout=0.0, ar__embedding_dropout=0.0)\n"
-        "name, shards = sys.argv[1], Path(sys.argv[2])\n"
-        "train_tokenizer(params, shards, Path(name, 'tokenizer'), Path(name, 'curves1'))\n"
-        "write_tokens(params, Path(name, 'tokenizer'), shards, Path(name, 'tokens'))\n"
-        "train_ar(params, Path(name, 'tokens'), Path(name, 'ar'), Path(name, 'curves2'))\n"
-    )
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
-    for count, name in ((1, "one"), (2, "two")):
-        subprocess.run([*launch, str(count), str(script), name, str(shards)], check=True, timeout=240, cwd=tmp_path)
-    for model in ("tokenizer", "ar"):
-        one, two = (load_file(tmp_path / name / model / "model.safetensors") for name in ("one", "two"))
-        for key in one:
-            torch.testing.assert_close(one[key], two[key], rtol=1e-2, atol=2e-4)

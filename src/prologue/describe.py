@@ -14,7 +14,8 @@ from prologue.models.export import parameter_count
 from prologue.models.tokenizer import Tokenizer
 from prologue.models.vocabulary import Vocabulary
 from prologue.params import Params, TransformerParams
-from prologue.training.attach import with_own_prologue
+from prologue.plan import plan_attach, plan_tokenizer
+from prologue.training.attach import with_prologue
 from prologue.training.tokenizer import tokenizer_config
 
 # What the paper calls its sizes (Tab. A4, with XL's misprint mended); our counts include embeddings and codebooks.
@@ -56,9 +57,11 @@ class Description:
 def describe(params: Params, classes: int) -> Description:
     """Describe the system that the params describe, for a dataset of `classes` classes; allocates no weights."""
     with FakeTensorMode():
-        tokenizer = Tokenizer(tokenizer_config(params))
-        if params.prologue.mode == "post":
-            tokenizer = with_own_prologue(tokenizer, params)
+        plan, attach = plan_tokenizer(params), plan_attach(params)
+        tokenizer = Tokenizer(tokenizer_config(plan))
+        if attach is not None:
+            tokenizer = with_prologue(tokenizer, attach.prologue)
+        joint_ar = (attach or plan).joint_ar
         vocabulary = tokenizer.vocabulary(classes)
         image = torch.zeros(1, 3, params.data.image_size, params.data.image_size)
         parts = _tokenizer_parts(tokenizer, image)
@@ -66,8 +69,8 @@ def describe(params: Params, classes: int) -> Description:
             discriminator = Discriminator(params.stage1.discriminator)
             flops = _flops(discriminator, image)["Discriminator"]
             parts.append(Part("discriminator", None, parameter_count(discriminator), flops))
-        if vocabulary.prologue_tokens:
-            parts.append(_ar_part("compact AR", vocabulary, params.prologue.compact_ar))
+        if joint_ar is not None and params.trains_stage2:
+            parts.append(_ar_part("compact AR", vocabulary, joint_ar.transformer))
         parts.append(_ar_part("AR", vocabulary, TransformerParams(layers=params.ar.layers, dim=params.ar.dim)))
     return Description(parts, vocabulary, bits_per_pixel(vocabulary, params.data.image_size))
 

@@ -4,11 +4,12 @@ Unknown keys, wrong types and values out of range raise `ParamsError`, whose mes
 """
 
 import difflib
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from prologue.errors import PrologueError
@@ -21,9 +22,21 @@ OptionalCount = Annotated[int | None, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
+EPOCHS = re.compile(r"(\d+(?:\.\d+)?)epochs")
 TransformerDim = Annotated[int, Field(ge=HEAD_DIM, multiple_of=HEAD_DIM)]
+Precision = Literal["bf16", "fp32"]
 Source = Literal["train", "published"]
 TokenId = Annotated[int, Field(ge=2, le=65534)]
+
+
+def _check_duration(value: object) -> object:
+    steps = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if steps or (isinstance(value, str) and EPOCHS.fullmatch(value)):
+        return value
+    raise ValueError("Input should be a number of steps, or of epochs as in 1.5epochs")
+
+
+Duration = Annotated[int | str, BeforeValidator(_check_duration)]
 
 
 class ParamsError(PrologueError):
@@ -75,15 +88,20 @@ class TokenizerParams(TokenizerSize):
     source: Source
     path: Path
 
+    @property
+    def size(self) -> TokenizerSize:
+        """The same without where it comes from."""
+        return TokenizerSize(**self.model_dump(exclude={"source", "path"}))
+
 
 class PostParams(TransformerParams):
     """Prologue-Post's own encoder, and how long it is trained."""
 
-    steps: Count
+    steps: Duration
 
 
 class PrologueParams(Section):
-    mode: Literal["joint", "post", "none"]
+    mode: Literal["joint", "post", "onestage", "none", "routed"]
     tokens: Count
     codebook: TokenId
     tau: Positive
@@ -96,17 +114,27 @@ class PrologueParams(Section):
 class ScheduleParams(Section):
     """Steps, learning rates and intervals that both training stages share."""
 
-    steps: Count
+    steps: Duration
     batch: Count
     lr: Positive
     lr_end: NonNegative
-    warmup: Annotated[int, Field(ge=0)]
-    flat: Annotated[int, Field(ge=0)]
+    warmup: Duration
+    flat: Duration
     gate_lr_scale: Positive
     ema_half_life: Positive
     log_every: Count
     validate_every: Count
     checkpoint_every: Count
+    keep_checkpoints: Count
+    validation_grid: Annotated[int, Field(ge=0)]
+
+
+class PerceptualParams(Section):
+    """Weight of each perceptual network's loss."""
+
+    lite0: NonNegative
+    vgg16: NonNegative
+    convnext_small: NonNegative
 
 
 class DiscriminatorParams(Section):
@@ -117,13 +145,13 @@ class DiscriminatorParams(Section):
 class Stage1Params(ScheduleParams):
     ar_weight_decay: NonNegative
     l1: NonNegative
-    perceptual: NonNegative
-    perceptual_network: Literal["lite0", "vgg16", "convnext_small", "none"]
+    perceptual: PerceptualParams
     adversarial: NonNegative
     discriminator: DiscriminatorParams
     lecam: NonNegative
     r1: NonNegative
     r1_every: Count
+    min_usage: Fraction
 
 
 class TokensParams(Section):
@@ -168,7 +196,7 @@ class Params(Section):
     """All of params.yaml."""
 
     seed: Annotated[int, Field(ge=0)]
-    precision: Literal["bf16", "fp32"]
+    precision: Precision
     data: DataParams
     augment: AugmentParams
     tokenizer: TokenizerParams
@@ -179,6 +207,11 @@ class Params(Section):
     sampling: SamplingParams
     evaluation: EvaluationParams
     probe: ProbeParams
+
+    @property
+    def trains_stage2(self) -> bool:
+        """Whether an AR model is trained on cached tokens: not where it is imported, or was trained in Stage 1."""
+        return self.ar.source == "train" and self.prologue.mode != "onestage"
 
     @model_validator(mode="after")
     def sections_fit_together(self) -> "Params":
@@ -192,6 +225,8 @@ class Params(Section):
             raise ValueError(f"tokenizer.codebook + prologue.codebook + 1 = {vocabulary}, more than uint16 ids hold")
         if self.ar.source == "published" and self.tokenizer.source != "published":
             raise ValueError("ar.source: published needs the tokenizer whose ids it reads, tokenizer.source: published")
+        if self.prologue.mode in ("onestage", "routed") and self.tokenizer.source != "train":
+            raise ValueError(f"prologue.mode: {self.prologue.mode} trains its tokenizer: set tokenizer.source: train")
         return self
 
 

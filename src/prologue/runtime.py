@@ -9,10 +9,11 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from tqdm import tqdm
 
 from prologue.files import remove
+from prologue.launch import is_main_process
 
 T = TypeVar("T")
 
@@ -23,7 +24,8 @@ def start_accelerator() -> Accelerator:
     On a CPU every process takes its share of the cores: `accelerate launch` leaves a lone CPU process one thread.
     `PROLOGUE_THREADS` overrides the number.
     """
-    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    no_broadcast = DistributedDataParallelKwargs(broadcast_buffers=False)  # every process computes its own
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[no_broadcast])
     if accelerator.device.type == "cpu":
         local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         threads = os.environ.get("PROLOGUE_THREADS") or max(1, available_cores() // local_processes)
@@ -54,11 +56,6 @@ def seed_everything(*parts: int) -> None:
 def derive_seed(*parts: int) -> int:
     """One 63-bit seed from several integers; different tuples give unrelated seeds."""
     return int(np.random.SeedSequence((len(parts), *parts)).generate_state(1, np.uint64)[0] >> 1)
-
-
-def is_main_process() -> bool:
-    """Whether this process is the launch's first."""
-    return int(os.environ.get("RANK", "0")) == 0
 
 
 def progress(items: Iterable[T], label: str, unit: str, total: int | None = None, initial: int = 0) -> Iterator[T]:

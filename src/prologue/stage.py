@@ -9,8 +9,8 @@ from typing import Any
 
 from prologue.errors import PrologueError
 from prologue.files import write_json
+from prologue.launch import is_main_process
 from prologue.params import Params, load_params
-from prologue.runtime import is_main_process
 
 METRICS = Path("reports/metrics")
 

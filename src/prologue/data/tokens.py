@@ -27,13 +27,13 @@ from prologue.runtime import derive_seed, progress, replacing_together, start_ac
 def write_tokens(params: Params, tokenizer_folder: Path, shards: Path, output: Path) -> dict[str, Any]:
     """Encode every image of the shards: training images in all views of `tokens.crops`, validation images centred.
 
-    Where no AR model is to be trained on them (`ar.source`), training images are left out. Every process encodes its
-    own shards. Returns the metrics of the stage.
+    Where no AR model is to be trained on them, training images are left out. Every process encodes its own shards.
+    Returns the metrics of the stage.
     """
     accelerator = start_accelerator()
     tokenizer = load_tokenizer(tokenizer_folder, accelerator.device)
     schemes = {"train": params.tokens.crops, "val": "center"}
-    if params.ar.source != "train":
+    if not params.trains_stage2:
         del schemes["train"]
     counts = {}
     with replacing_together(output, accelerator) as folder:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from prologue.data.images import MANIFEST, ImageShards
 from prologue.data.loader import view_batches
 from prologue.errors import PrologueError
+from prologue.evaluation.codebooks import codebook_usage, count_codes
 from prologue.evaluation.features import Extractor, gather, share
 from prologue.evaluation.fidelity import frechet_distance, statistics
 from prologue.evaluation.reference import load_reference
@@ -100,12 +101,6 @@ def image_ssim(images: Tensor, originals: Tensor) -> Tensor:
     return (luminance * structure).reshape(len(images), -1).mean(dim=1)
 
 
-def codebook_usage(counts: NDArray[np.int64]) -> tuple[float, float]:
-    """Share of codes in use, and perplexity (exponential of the entropy) of how often each code (K,) was counted."""
-    frequency = counts[counts > 0] / counts.sum()
-    return float(np.mean(counts > 0)), math.exp(-float(np.sum(frequency * np.log(frequency))))
-
-
 def _reconstruct_share(
     tokenizer: Tokenizer, extractor: Extractor, images: ImageShards, positions: NDArray[np.int64], batch: int
 ) -> tuple[dict[str, Tensor], float]:
@@ -133,11 +128,11 @@ def _reconstruct_share(
     return {key: torch.cat(values) for key, values in parts.items()}, len(positions) / seconds
 
 
-def _code_counts(tokenizer: Tokenizer, rows: dict[str, Tensor]) -> dict[str, NDArray[np.int64]]:
+def _code_counts(tokenizer: Tokenizer, rows: dict[str, Tensor]) -> dict[str, Tensor]:
     """How often each code of each book stands for an image."""
     books = {"visual": tokenizer.visual_quantizer, "prologue": tokenizer.prologue_quantizer}
     return {
-        name: np.bincount(rows[name].flatten().numpy(), minlength=quantizer.codes)
+        name: count_codes(rows[name], quantizer.codes)
         for name, quantizer in books.items()
         if quantizer is not None and name in rows
     }
@@ -167,13 +162,13 @@ def classes_in_turn(labels: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.lexsort((labels, rank))
 
 
-def _usage_figure(counts: dict[str, NDArray[np.int64]], path: Path) -> None:
+def _usage_figure(counts: dict[str, Tensor], path: Path) -> None:
     """How often each code is used, relative to all being used alike, most used first; both books in one chart."""
     with styled():
         figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
         for (book, counted), colour, line in zip(counts.items(), (BLUE, ORANGE), ("-", "--"), strict=False):
-            sizes = np.sort(counted)[::-1] / counted.mean()
-            used = int(np.sum(counted > 0))
+            sizes = (counted.sort(descending=True).values / counted.double().mean()).numpy()
+            used = int((counted > 0).sum())
             place = 100 * np.arange(1, len(sizes) + 1) / len(sizes)
             axes.plot(
                 place[:used], sizes[:used], line, color=colour, label=f"{book}: {used} of {len(sizes)} codes in use"

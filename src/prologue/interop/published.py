@@ -14,7 +14,8 @@ from torch import Tensor
 from prologue.errors import PrologueError
 from prologue.interop.folding import Sources, check_fit, fold, linear, norm, plain, read_tensors, transformer
 from prologue.models.ar import ARConfig, ARModel
-from prologue.models.tokenizer import PrologueConfig, Tokenizer, TokenizerConfig
+from prologue.models.config import PrologueConfig, TokenizerConfig
+from prologue.models.tokenizer import Tokenizer
 from prologue.params import HEAD_DIM, TokenizerSize, TransformerParams
 
 Weights = Literal["raw", "ema"]

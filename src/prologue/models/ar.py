@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prologue.models.dropout import RowDropout
 from prologue.models.transformer import RMSNorm, RotaryAxes, Transformer, ar_hidden
 from prologue.models.vocabulary import Vocabulary
 from prologue.params import Section, TransformerParams
@@ -56,7 +57,7 @@ class ARModel(nn.Module):
         dim = config.transformer.dim
         self.class_embedding = nn.Embedding(self.vocabulary.classes + 1, dim)
         self.token_embedding = nn.Embedding(self.vocabulary.size, dim)
-        self.embedding_dropout = nn.Dropout(config.embedding_dropout)
+        self.embedding_dropout = RowDropout(config.embedding_dropout)
         self.transformer = Transformer(
             config.transformer.layers, dim, ar_hidden(dim), bias=False, dropout=config.dropout
         )
@@ -76,7 +77,7 @@ class ARModel(nn.Module):
 
         Args:
             prologue: ids (B, Np), one-hots (B, Np, Kp) through which gradients flow, or None without a prologue.
-            visual: ids (B, Nv).
+            visual: ids (B, Nv), or one-hots (B, Nv, Kv) through which gradients flow.
             classes: ids (B,); `vocabulary.null_class` is unconditional.
             drop_visual: bool (B,); where true every visual input is replaced by EOS (visual dropout, Sec. 2.2).
 
@@ -85,28 +86,28 @@ class ARModel(nn.Module):
         """
         x = [self.class_embedding(classes)[:, None]]
         if prologue is not None:
-            x += [self.embed_prologue(prologue), self.embed_eos(len(visual))]
-        inputs = visual[:, :-1]  # the last token is only predicted
+            x += [self.embed(prologue, self.vocabulary.prologue_ids), self.embed_eos(len(visual))]
+        inputs = self.embed(visual[:, :-1], self.vocabulary.visual_ids)  # the last token is only predicted
         if drop_visual is not None:
-            inputs = torch.where(drop_visual[:, None], self.vocabulary.eos, inputs)
-        x.append(self.token_embedding(inputs))
+            inputs = torch.where(drop_visual[:, None, None], self.embed_eos(len(visual)), inputs)
+        x.append(inputs)
         hidden = self.embedding_dropout(torch.cat(x, dim=1))  # (B, length, dim)
         return self.project(self.transformer(hidden, self.rotary, causal=True))
+
+    def embed(self, tokens: Tensor, ids: slice) -> Tensor:
+        """Input embeddings of ids (B, N) of the book at `ids`, or of one-hots (B, N, K) as one_hot @ W (App. E)."""
+        if tokens.is_floating_point():
+            return tokens @ self.token_embedding.weight[ids]
+        return self.token_embedding(tokens + ids.start)
+
+    def embed_eos(self, batch: int) -> Tensor:
+        """Input embedding of EOS: (B, 1, dim)."""
+        return self.token_embedding.weight[self.vocabulary.eos].expand(batch, 1, -1)
 
     def project(self, hidden: Tensor, ids: slice = slice(None)) -> Tensor:
         """Logits of a slice of the vocabulary: (..., dim) -> (..., ids)."""
         output = self.token_embedding if self.out is None else self.out
         return F.linear(self.out_norm(hidden), output.weight[ids])
-
-    def embed_prologue(self, prologue: Tensor) -> Tensor:
-        """Input embeddings of prologue ids (B, Np), or of one-hots (B, Np, Kp) as one_hot @ W (App. E)."""
-        if prologue.is_floating_point():
-            return prologue @ self.token_embedding.weight[self.vocabulary.prologue_ids]
-        return self.token_embedding(prologue + self.vocabulary.visual_codebook)
-
-    def embed_eos(self, batch: int) -> Tensor:
-        """Input embedding of EOS: (B, 1, dim)."""
-        return self.token_embedding.weight[self.vocabulary.eos].expand(batch, 1, -1)
 
     def loss(self, logits: Tensor, prologue: Tensor | None, visual: Tensor) -> SequenceLoss:
         """Cross-entropy of logits (B, length, V) against ids (B, Np) or None, and (B, Nv); targets have no gradient."""

@@ -2,9 +2,39 @@
 
 from itertools import pairwise
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor, distributed, nn
+from torch.distributed.nn.functional import all_reduce
+from torch.nn import functional as F
 
 from prologue.params import DiscriminatorParams
+
+
+class GlobalBatchNorm(nn.Module):
+    """Batch norm over the batches of all processes together, on any device; always normalises by the batch at hand."""
+
+    EPS = 1e-5
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, C, H, W), as large in every process -> like x."""
+        if not distributed.is_initialized() or distributed.get_world_size() == 1:
+            return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.EPS)
+        mean = _mean_of_processes(x.float().mean(dim=(0, 2, 3), keepdim=True))  # (1, C, 1, 1)
+        centred = x.float() - mean
+        variance = _mean_of_processes(centred.square().mean(dim=(0, 2, 3), keepdim=True))
+        scale = self.weight[:, None, None] * (variance + self.EPS).rsqrt()
+        return (centred * scale + self.bias[:, None, None]).to(x.dtype)
+
+
+def _mean_of_processes(x: Tensor) -> Tensor:
+    """Mean of a tensor over all processes; gradients flow to those of every process."""
+    total: Tensor = all_reduce(x)
+    return total / distributed.get_world_size()
 
 
 class Discriminator(nn.Module):
@@ -18,7 +48,7 @@ class Discriminator(nn.Module):
             stride = 1 if layer == params.layers else 2
             layers += [
                 nn.Conv2d(before, after, 4, stride=stride, padding=1, bias=False),
-                nn.BatchNorm2d(after),
+                GlobalBatchNorm(after),
                 nn.LeakyReLU(0.2),
             ]
         layers.append(nn.Conv2d(channels[-1], 1, 4, stride=1, padding=1))
@@ -26,7 +56,7 @@ class Discriminator(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, std=0.02)
-            elif isinstance(module, nn.BatchNorm2d):
+            elif isinstance(module, GlobalBatchNorm):
                 nn.init.normal_(module.weight, mean=1.0, std=0.02)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ from torch import nn
 from prologue.errors import PrologueError
 from prologue.files import replacing
 from prologue.models.ar import ARConfig, ARModel
-from prologue.models.tokenizer import Tokenizer, TokenizerConfig
+from prologue.models.config import TokenizerConfig
+from prologue.models.tokenizer import Tokenizer
 from prologue.params import Section
 
 Model = TypeVar("Model", Tokenizer, ARModel)

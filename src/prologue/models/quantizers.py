@@ -42,13 +42,27 @@ class Quantizer(nn.Module):
         return self.similarity(self.project(features)).argmax(dim=-1)
 
 
+def prob_ste(similarity: Tensor, tau: float) -> Tensor:
+    """Prob-STE (Sec. 2.2): one-hot of the largest forward, gradient of p = softmax(similarity / tau) backward.
+
+    similarity (..., codes), fp32 -> like it.
+    """
+    p = F.softmax(similarity / tau, dim=-1)
+    one_hot = F.one_hot(p.argmax(dim=-1), p.shape[-1]).to(p.dtype)
+    return one_hot + p - p.detach()
+
+
 @dataclass(frozen=True)
 class QuantizedVisual:
-    """Visual tokens: straight-through vectors (B, Nv, code_dim), ids (B, Nv) and the VQ loss."""
+    """Visual tokens: straight-through vectors (B, Nv, code_dim), ids (B, Nv), the VQ loss.
+
+    Where an AR gradient is routed to them also one-hots (B, Nv, codes) that carry it.
+    """
 
     vectors: Tensor
     ids: Tensor
     loss: Tensor
+    one_hots: Tensor | None
 
 
 class VisualQuantizer(Quantizer):
@@ -58,25 +72,28 @@ class VisualQuantizer(Quantizer):
         super().__init__(dim, code_dim, codes)
         self.commitment = commitment
 
-    def forward(self, features: Tensor) -> QuantizedVisual:
-        """features (B, Nv, dim) -> quantized; loss = mean |q - sg(z)|^2 + commitment * mean |z - sg(q)|^2."""
+    def forward(self, features: Tensor, routed_tau: float | None = None) -> QuantizedVisual:
+        """features (B, Nv, dim) -> quantized; loss = mean |q - sg(z)|^2 + commitment * mean |z - sg(q)|^2.
+
+        With `routed_tau` the tokens also pass Prob-STE, so that an AR gradient reaches them (Fig. 5).
+        """
         z = self.project(features)
-        with torch.no_grad():
-            ids = self.similarity(z).argmax(dim=-1)
+        with torch.set_grad_enabled(routed_tau is not None and torch.is_grad_enabled()):
+            similarity = self.similarity(z)
+        ids = similarity.argmax(dim=-1)
         q = self.vectors(ids)
         loss = F.mse_loss(q, z.detach()) + self.commitment * F.mse_loss(z, q.detach())
-        return QuantizedVisual(z + (q - z).detach(), ids, loss)
+        one_hots = None if routed_tau is None else prob_ste(similarity, routed_tau)
+        return QuantizedVisual(z + (q - z).detach(), ids, loss, one_hots)
 
 
 class PrologueQuantizer(Quantizer):
-    """Prob-STE (Sec. 2.2): one-hot forward, gradient of p = softmax(similarity / tau) backward; no quantizer loss."""
+    """Prob-STE with temperature tau; no quantizer loss."""
 
     def __init__(self, dim: int, code_dim: int, codes: int, tau: float) -> None:
         super().__init__(dim, code_dim, codes)
         self.tau = tau
 
     def forward(self, features: Tensor) -> Tensor:
-        """features (B, Np, dim) -> one-hots (B, Np, codes), fp32, that carry p's gradient."""
-        p = F.softmax(self.similarity(self.project(features)) / self.tau, dim=-1)
-        one_hot = F.one_hot(p.argmax(dim=-1), self.codes).to(p.dtype)
-        return one_hot + p - p.detach()
+        """features (B, Np, dim) -> one-hots (B, Np, codes), fp32, that carry the gradient."""
+        return prob_ste(self.similarity(self.project(features)), self.tau)

@@ -6,38 +6,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prologue.models.config import PrologueConfig, TokenizerConfig
 from prologue.models.quantizers import PrologueQuantizer, QuantizedVisual, VisualQuantizer
 from prologue.models.transformer import RMSNorm, RotaryAxes, Transformer, ar_hidden, tokenizer_hidden
 from prologue.models.vocabulary import Vocabulary
-from prologue.params import Section, TokenizerSize, TransformerParams
+from prologue.params import TransformerParams
 
 # Axes (row, column, index): grid tokens stand at (row, column, 0), 1D tokens at (0, 0, index).
 AXES = RotaryAxes(dims=(20, 20, 24), thetas=(2000.0, 2000.0, 10000.0))
 
 
 QUERY_STD = 2e-3  # small: the queries' outputs then depend on the image from the start
-
-
-class PrologueConfig(Section):
-    """The prologue part of a tokenizer; `encoder` is Prologue-Post's own, None where the encoder is shared."""
-
-    tokens: int
-    codebook: int
-    tau: float
-    encoder: TransformerParams | None
-
-
-class TokenizerConfig(Section):
-    """All that is needed to build a `Tokenizer`; saved beside its weights."""
-
-    image_size: int
-    tokenizer: TokenizerSize
-    prologue: PrologueConfig | None
-
-    @property
-    def grid(self) -> int:
-        """Patches per side."""
-        return self.image_size // self.tokenizer.patch
 
 
 class Tokens(NamedTuple):
@@ -57,7 +36,7 @@ class EncoderFeatures(NamedTuple):
 class TokenizerOutput(NamedTuple):
     """What training needs: reconstruction (B, 3, H, W), quantized visual tokens, prologue one-hots (B, Np, Kp)."""
 
-    reconstruction: Tensor
+    reconstruction: Tensor | None
     visual: QuantizedVisual
     prologue: Tensor | None
 
@@ -170,14 +149,14 @@ class Tokenizer(nn.Module):
             return EncoderFeatures(visual, own[:, self.visual_tokens :])
         return EncoderFeatures(visual, x[:, first + self.visual_tokens :] if self.prologue_quantizer else None)
 
-    def forward(self, images: Tensor) -> TokenizerOutput:
-        """Training pass of images uint8 (B, 3, H, W)."""
+    def forward(self, images: Tensor, reconstruct: bool = True, routed_tau: float | None = None) -> TokenizerOutput:
+        """Training pass of images uint8 (B, 3, H, W); `routed_tau` as in `VisualQuantizer`."""
         features = self.encoder_features(images)
-        visual = self.visual_quantizer(features.visual)
+        visual = self.visual_quantizer(features.visual, routed_tau)
         prologue = None
         if self.prologue_quantizer is not None and features.prologue is not None:
             prologue = self.prologue_quantizer(features.prologue)
-        return TokenizerOutput(self.decode_vectors(visual.vectors), visual, prologue)
+        return TokenizerOutput(self.decode_vectors(visual.vectors) if reconstruct else None, visual, prologue)
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tokens:

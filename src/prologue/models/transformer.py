@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import checkpoint
 
+from prologue.models.dropout import RowDropout
 from prologue.params import HEAD_DIM
 
 GATE_INIT = 0.1  # residual branches start nearly closed
@@ -77,7 +79,7 @@ class Attention(nn.Module):
         self.q_norm = RMSNorm(HEAD_DIM)
         self.k_norm = RMSNorm(HEAD_DIM)
         self.proj = GatedLinear(dim, dim, bias)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = RowDropout(dropout)
 
     def heads(self, x: Tensor, rotary: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values: x (B, T, dim) -> three of (B, heads, T, 64)."""
@@ -109,7 +111,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.fc1 = nn.Linear(dim, 2 * hidden, bias=bias)
         self.fc2 = GatedLinear(hidden, dim, bias)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = RowDropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         gate, value = self.fc1(x).chunk(2, dim=-1)
@@ -143,6 +145,7 @@ class Transformer(nn.Module):
 
     def __init__(self, layers: int, dim: int, hidden: int, bias: bool, dropout: float = 0.0) -> None:
         super().__init__()
+        self.recompute = False  # activations backward instead of keeping them
         self.blocks = nn.ModuleList(Block(dim, hidden, bias, dropout) for _ in range(layers))
         for name, parameter in self.named_parameters():
             if name.endswith(("qkv.weight", "proj.weight", "fc1.weight", "fc2.weight")):
@@ -153,7 +156,10 @@ class Transformer(nn.Module):
     def forward(self, x: Tensor, rotary: Tensor, causal: bool = False) -> Tensor:
         """x (B, T, dim), rotary (T, 32, 2) -> (B, T, dim), fp32 residual stream."""
         for block in self.blocks:
-            x = block(x, rotary, causal)
+            if self.recompute and torch.is_grad_enabled():
+                x = checkpoint(block, x, rotary, causal, use_reentrant=False)
+            else:
+                x = block(x, rotary, causal)
         return x
 
 

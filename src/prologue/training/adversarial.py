@@ -35,10 +35,13 @@ class LeCam(nn.Module):
         self.register_buffer("real_mean", torch.zeros(()))
         self.register_buffer("fake_mean", torch.zeros(()))
 
+    def update(self, real: Tensor, fake: Tensor) -> None:
+        """Move the running means towards the mean logits (scalars) of a step."""
+        self.real_mean.lerp_(real, 1 - LECAM_DECAY)
+        self.fake_mean.lerp_(fake, 1 - LECAM_DECAY)
+
     def forward(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        """Update the running means, then penalise; logits of any shape -> scalar."""
-        self.real_mean.lerp_(real_logits.detach().float().mean(), 1 - LECAM_DECAY)
-        self.fake_mean.lerp_(fake_logits.detach().float().mean(), 1 - LECAM_DECAY)
+        """Penalty of logits of any shape -> scalar."""
         real = F.relu(real_logits - self.fake_mean).square().mean()
         fake = F.relu(self.real_mean - fake_logits).square().mean()
         return real + fake

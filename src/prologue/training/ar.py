@@ -1,5 +1,6 @@
 """Stage 2: the full-size AR model, trained on the cached ids of the frozen tokenizer (Sec. 3.1, App. E)."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,71 +8,87 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from PIL.Image import Image
 from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_
 
 from prologue.data.order import spread
 from prologue.data.tokens import TokenCache
 from prologue.evaluation.likelihood import evaluate_likelihood
+from prologue.figures.grids import image_grid
+from prologue.files import replacing
 from prologue.interop.import_ar import import_ar
 from prologue.models.ar import ARConfig, ARModel
-from prologue.models.export import parameter_count, save_model
-from prologue.models.tokenizer import Tokens
+from prologue.models.dropout import key_rows
+from prologue.models.export import load_ar, load_tokenizer, parameter_count, save_model
+from prologue.models.tokenizer import Tokens, to_uint8
 from prologue.params import Params, TransformerParams
 from prologue.runtime import seed_everything, start_accelerator
+from prologue.sampling import generate
 from prologue.training.checkpoint import Checkpoints, TrainingState, fingerprint
-from prologue.training.draws import draw_share
+from prologue.training.draws import Draws, Stream
 from prologue.training.ema import EMA
 from prologue.training.loop import train
-from prologue.training.optimizers import build_adamw, learning_rate, set_learning_rate
-from prologue.training.output import write_curves
+from prologue.training.optimizers import apply, build_adamw
+from prologue.training.output import export_training
+from prologue.training.prepare import micro_batches, prepare
+from prologue.training.schedule import Schedule
 
 BETAS = (0.9, 0.96)
+COLUMNS = 10  # of the picture of samples
 
 
 def make_ar(params: Params, tokenizer: Path, tokens: Path, output: Path, curves: Path) -> dict[str, Any]:
-    """Train the AR model, or import it, as `ar.source` says; returns the metrics of the stage."""
+    """Train the AR model, or import it, as `ar.source` says, or hand on Prologue-OneStage's; returns the metrics."""
     if params.ar.source == "published":
         return import_ar(params, tokenizer, tokens, output, curves)
-    return train_ar(params, tokens, output, curves)
+    if params.prologue.mode == "onestage":
+        return hand_on_ar(tokenizer / "ar", tokens, output, curves)
+    return train_ar(params, tokenizer, tokens, output, curves)
 
 
-def train_ar(params: Params, tokens: Path, output: Path, curves: Path) -> dict[str, Any]:
+def hand_on_ar(trained: Path, tokens: Path, output: Path, curves: Path) -> dict[str, Any]:
+    """Prologue-OneStage (App. D): the AR model that Stage 1 trained is the one that samples; returns its metrics."""
+    accelerator = start_accelerator()
+    ar, val = load_ar(trained, accelerator.device), TokenCache(tokens, "val")
+    measured = evaluate_likelihood(ar, val, np.arange(len(val)))
+    if accelerator.is_main_process:
+        with replacing(output) as temporary:
+            shutil.copytree(trained, temporary)
+        curves.mkdir(parents=True, exist_ok=True)
+    accelerator.wait_for_everyone()
+    return {"parameters": {"ar": parameter_count(ar)}, "trained_in_stage1": True, "val": measured}
+
+
+def train_ar(params: Params, tokenizer: Path, tokens: Path, output: Path, curves: Path) -> dict[str, Any]:
     """Train the AR model on cached tokens and export its raw weights (what sampling uses) to `output`.
 
-    Returns the metrics of the stage: parameters, images per second, loss and prologue gain on validation images.
+    Returns the metrics of the stage: parameters, speed, memory, loss and prologue gain on all validation images.
     """
     accelerator = start_accelerator()
-    task = ARTask(params, tokens, accelerator)
+    task = ARTask(params, tokenizer, tokens, accelerator)
     key = fingerprint(
-        {name: params.model_dump()[name] for name in ("seed", "precision", "ar")},
+        {name: params.model_dump(mode="json")[name] for name in ("seed", "precision", "ar")},
         [tokens / "manifest.json", *sorted((tokens / "train").glob("*.npy"))],
     )
-    checkpoints = Checkpoints("ar", key)
-    measured = train(task, params.ar, params.seed, checkpoints, accelerator)
+    checkpoints = Checkpoints("ar", key, params.ar.keep_checkpoints)
+    result = train(task, params.ar, params.seed, checkpoints, accelerator)
     everything = np.arange(len(task.val))
-    likelihood = {  # before the checkpoints go, so that a kill here costs no training
+    likelihood = {
         "val": evaluate_likelihood(task.model.eval(), task.val, everything),
         "ema_val": evaluate_likelihood(task.ema.model, task.val, everything),
     }
-    if accelerator.is_main_process:
-        save_model(output, task.model)
-        write_curves(checkpoints.curves, curves)
-        checkpoints.clear()
-    accelerator.wait_for_everyone()
-    return {
-        "parameters": {"ar": parameter_count(task.model)},
-        "steps": params.ar.steps,
-        "images_per_second": measured.get("images_per_second"),
-        **likelihood,
-    }
+    export_training(checkpoints, curves, accelerator, lambda: save_model(output, task.model))
+    return {"parameters": {"ar": parameter_count(task.model)}, **result.metrics, **likelihood}
 
 
 class ARTask:
     """Next-token prediction over prologue, EOS and visual tokens, with a share of the labels dropped."""
 
-    def __init__(self, params: Params, tokens: Path, accelerator: Accelerator) -> None:
-        self.params, self.schedule, self.accelerator = params, params.ar, accelerator
+    def __init__(self, params: Params, tokenizer: Path, tokens: Path, accelerator: Accelerator) -> None:
+        self.seed, self.precision, self.params, self.accelerator = params.seed, params.precision, params.ar, accelerator
         self.train, self.val = TokenCache(tokens, "train"), TokenCache(tokens, "val")
+        self.schedule = Schedule.of(params.ar, len(self.train))
         seed_everything(params.seed)
         config = ARConfig(
             vocabulary=self.train.vocabulary,
@@ -80,42 +97,64 @@ class ARTask:
             embedding_dropout=params.ar.embedding_dropout,
         )
         self.model = ARModel(config).to(accelerator.device)
-        self.ema = EMA(self.model, self.schedule.ema_half_life)
-        self.optimizer = build_adamw(self.model, BETAS, self.schedule.weight_decay, self.schedule.gate_lr_scale)
+        self.ema = EMA(self.model, self.params.ema_half_life)
+        self.optimizer = build_adamw(self.model, BETAS, self.params.weight_decay, self.params.gate_lr_scale)
         self.state = TrainingState({"ar": self.model, "ema": self.ema.model}, {"ar": self.optimizer})
-        self.ar = accelerator.prepare(self.model)
+        self.ar = prepare(self.model, accelerator)
+        wanted = self.params.validation_grid and accelerator.is_main_process
+        self.tokenizer = load_tokenizer(tokenizer, accelerator.device) if wanted else None
 
     def batches(self, start: int) -> Iterator[tuple[Tokens, Tensor]]:
         """Tokens and labels of steps start, start + 1, ..."""
         return self.train.training_batches(
-            self.params.seed,
-            self.schedule.batch,
+            self.seed,
+            self.params.batch,
             start,
             self.schedule.steps,
             self.accelerator.process_index,
             self.accelerator.num_processes,
         )
 
-    def step(self, step: int, batch: tuple[Tokens, Tensor]) -> dict[str, Tensor]:
-        """One update; the loss is the mean cross-entropy over every position, EOS included."""
-        device, vocabulary = self.accelerator.device, self.model.vocabulary
-        tokens, labels = batch
-        prologue = tokens.prologue.to(device) if tokens.prologue is not None else None
-        visual = tokens.visual.to(device)
-        drop = draw_share(self.schedule.label_drop, self.params.seed, step, self.schedule.batch, self.accelerator)
-        classes = torch.where(drop, vocabulary.null_class, labels.to(device))
-        set_learning_rate(self.optimizer, learning_rate(self.schedule, step))
+    def gradients(self, step: int, batch: tuple[Tokens, Tensor]) -> dict[str, Tensor]:
+        """Gradients of the mean cross-entropy over every position, EOS included."""
+        device = self.accelerator.device
+        prologue, visual = (None if ids is None else ids.to(device) for ids in batch[0])
+        assert visual is not None
+        draws = Draws(self.seed, step, self.params.batch, self.accelerator)
+        unlabelled, keys = draws.share(Stream.LABEL_DROP, self.params.label_drop), draws.dropout_keys()
+        classes = torch.where(unlabelled, self.model.vocabulary.null_class, batch[1].to(device))
         self.model.train()
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.params.precision == "bf16"):
-            sequence = self.model.loss(self.ar(prologue, visual, classes), prologue, visual)
-        loss = sequence.per_token(vocabulary).total
-        self.accelerator.backward(loss)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.schedule.clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        mean = torch.zeros((), device=device)
+        for rows in micro_batches(len(visual), [self.ar], self.accelerator):
+            key_rows(self.model, keys[rows])
+            own = None if prologue is None else prologue[rows]
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                sequence = self.model.loss(self.ar(own, visual[rows], classes[rows]), own, visual[rows])
+            loss = sequence.per_token(self.model.vocabulary).total * len(visual[rows]) / len(visual)
+            self.accelerator.backward(loss)
+            mean += loss.detach()
+        return {"loss": mean}
+
+    def update(self, step: int, norms: dict[str, Tensor]) -> None:
+        """Clip the gradient, move the weights, and the EMA after them."""
+        clip_grads_with_norm_(self.model.parameters(), self.params.clip, norms["ar"])
+        apply(self.optimizer, self.schedule.rate(step))
         self.ema.update(self.model)
-        return {"loss": loss, "gradient_norm": norm}
+
+    def measure(self, step: int) -> dict[str, float]:
+        """Nothing beside the losses."""
+        return {}
 
     def validate(self) -> dict[str, float]:
         """Loss and prologue gain of the raw weights on up to 1,000 validation images."""
         return evaluate_likelihood(self.model.eval(), self.val, spread(len(self.val)))
+
+    @torch.no_grad()
+    def picture(self) -> Image | None:
+        """Samples of the raw weights without guidance, classes in turn, always of the same seeds."""
+        if self.tokenizer is None:
+            return None
+        classes = torch.arange(self.params.validation_grid, device=self.accelerator.device)
+        tokens = generate(self.model.eval(), classes % self.model.vocabulary.classes)
+        images = to_uint8(self.tokenizer.decode(tokens.visual)).permute(0, 2, 3, 1).cpu().numpy()
+        return image_grid(images, columns=min(len(images), COLUMNS))

@@ -7,79 +7,70 @@ from typing import Any
 from torch import Tensor
 
 from prologue.files import replacing
-from prologue.models.export import load_tokenizer, parameter_count, save_model
-from prologue.models.tokenizer import PrologueConfig, Tokenizer
-from prologue.params import Params, TransformerParams
+from prologue.models.config import PrologueConfig
+from prologue.models.export import load_tokenizer, parameter_count
+from prologue.models.tokenizer import Tokenizer
+from prologue.params import Params
+from prologue.plan import TrainingPlan, plan_attach
 from prologue.runtime import seed_everything, start_accelerator
 from prologue.training.checkpoint import Checkpoints, fingerprint
-from prologue.training.image_task import ImageTask
+from prologue.training.image_task import ImageBatch, ImageTask
 from prologue.training.loop import train
-from prologue.training.output import write_curves
-from prologue.training.prologue_loss import prologue_loss
+from prologue.training.output import export_training, save_tokenizer
 
 
-def attach_prologue(params: Params, tokenizer: Path, shards: Path, output: Path, curves: Path) -> dict[str, Any]:
-    """Learn a prologue for the frozen tokenizer in mode post; hand on any other, or one that has its prologue already.
+def make_attached(params: Params, tokenizer: Path, shards: Path, output: Path, curves: Path) -> dict[str, Any]:
+    """Learn a prologue for the tokenizer in mode post; hand on any other, or one that has its prologue already.
 
     Returns the metrics of the stage.
     """
+    plan = plan_attach(params)
+    if plan is not None and not load_tokenizer(tokenizer).prologue_tokens:
+        return attach_prologue(plan, tokenizer, shards, output, curves)
     accelerator = start_accelerator()
-    frozen = load_tokenizer(tokenizer)
-    if params.prologue.mode != "post" or frozen.prologue_tokens:
-        if accelerator.is_main_process:
-            with replacing(output) as temporary:
-                shutil.copytree(tokenizer, temporary)
-            curves.mkdir(parents=True, exist_ok=True)
-        return {"attached": False}
-    seed_everything(params.seed)
-    schedule = params.stage1.model_copy(update={"steps": params.prologue.post.steps})
-    task = AttachTask(params, schedule, shards, with_own_prologue(frozen, params), accelerator)
-    sections = ("seed", "precision", "data", "augment", "prologue", "stage1")
-    inputs = [shards / "manifest.json", tokenizer / "model.safetensors", tokenizer / "config.json"]
-    key = fingerprint({name: params.model_dump()[name] for name in sections}, inputs)
-    checkpoints = Checkpoints("attach", key)
-    measured = train(task, schedule, params.seed, checkpoints, accelerator)
-    speed = measured.pop("images_per_second", None)
     if accelerator.is_main_process:
-        save_model(output, task.ema.model)
-        write_curves(checkpoints.curves, curves)
-        checkpoints.clear()
+        with replacing(output) as temporary:
+            shutil.copytree(tokenizer, temporary)
+        curves.mkdir(parents=True, exist_ok=True)
     accelerator.wait_for_everyone()
-    assert task.model.prologue_encoder
-    assert task.compact_ar
+    return {"attached": False}
+
+
+def attach_prologue(plan: TrainingPlan, tokenizer: Path, shards: Path, output: Path, curves: Path) -> dict[str, Any]:
+    """Train the planned prologue for the frozen tokenizer of a folder; returns the metrics of the stage."""
+    accelerator = start_accelerator()
+    seed_everything(plan.seed)
+    task = AttachTask(plan, shards, with_prologue(load_tokenizer(tokenizer), plan.prologue), accelerator)
+    inputs = [shards / "manifest.json", tokenizer / "model.safetensors", tokenizer / "config.json"]
+    key = fingerprint(plan.model_dump(mode="json"), inputs)
+    checkpoints = Checkpoints("attach", key, plan.stage1.keep_checkpoints)
+    result = train(task, plan.stage1, plan.seed, checkpoints, accelerator)
+    export_training(checkpoints, curves, accelerator, lambda: save_tokenizer(output, task.ema.model, task.joint_ar))
+    parts = {"prologue_encoder": task.model.prologue_encoder, "joint_ar": task.joint_ar}
     return {
         "attached": True,
-        "parameters": {
-            "prologue_encoder": parameter_count(task.model.prologue_encoder),
-            "compact_ar": parameter_count(task.compact_ar),
-        },
-        "images_per_second": speed,
-        "val": measured,
+        "parameters": {name: parameter_count(module) for name, module in parts.items() if module is not None},
+        **result.metrics,
+        "val": result.validation,
     }
 
 
-def with_own_prologue(tokenizer: Tokenizer, params: Params) -> Tokenizer:
+def with_prologue(tokenizer: Tokenizer, prologue: PrologueConfig | None) -> Tokenizer:
     """Freeze a tokenizer and give it a trainable prologue with its own encoder."""
+    assert prologue is not None
     tokenizer.requires_grad_(False)
-    own = params.prologue
-    encoder = TransformerParams(layers=own.post.layers, dim=own.post.dim)
-    tokenizer.attach_prologue(PrologueConfig(tokens=own.tokens, codebook=own.codebook, tau=own.tau, encoder=encoder))
+    tokenizer.attach_prologue(prologue)
     return tokenizer
 
 
 class AttachTask(ImageTask):
-    """Trains the prologue's encoder and quantizer and the compact AR model; everything visual stays frozen."""
+    """Trains the prologue's encoder and quantizer and the AR model beside them; everything visual stays frozen."""
 
-    def step(self, step: int, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-        """One update of the prologue and of the compact AR model."""
-        assert self.compact_ar is not None
-        images = batch[0].to(self.accelerator.device)
-        self.set_learning_rates(step)
+    def part_gradients(self, step: int, part: ImageBatch, share: float) -> dict[str, Tensor]:
+        """The cross-entropy reaches the prologue and the AR model."""
         with self.autocast():
-            output = self.tokenizer(images)
-            weight, drop = self.params.prologue.ar_weight, self.drop_visual(step)
-            loss = prologue_loss(self.ar, self.compact_ar, output, weight, drop).total
-        self.accelerator.backward(loss)
-        self.update("tokenizer", "compact_ar")
-        self.ema.update(self.model)
-        return {"ar_loss": loss.detach()}
+            output = self.tokenizer(part.images, reconstruct=False)
+            loss = self.joint_ar_loss(output, part)
+        self.accelerator.backward(share * loss)
+        self.count_codes(output)
+        return {"ar_loss": loss}

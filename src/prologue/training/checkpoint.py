@@ -19,9 +19,10 @@ from torch.optim import Optimizer
 
 from prologue.errors import PrologueError
 from prologue.files import read_json, remove, replacing, sha256
+from prologue.launch import is_main_process
 
 WORK = Path(".work")
-KEEP = 2
+FINISHED = "finished"
 
 
 @dataclass
@@ -30,6 +31,14 @@ class TrainingState:
 
     modules: dict[str, nn.Module] = field(default_factory=dict)
     optimizers: dict[str, Optimizer] = field(default_factory=dict)
+
+    def megabytes(self) -> dict[str, float]:
+        """Memory of the weights, the EMA (modules named 'ema') and the optimizers, in 10^6 bytes."""
+        sizes = {"weights": 0, "ema": 0, "optimizers": 0}
+        for name, tensor in _module_tensors(self).items():
+            sizes["ema" if name.startswith("ema/") else "weights"] += tensor.nbytes
+        sizes["optimizers"] = sum(tensor.nbytes for tensor in _optimizer_tensors(self).values())
+        return {name: round(size / 1e6, 1) for name, size in sizes.items()}
 
 
 def fingerprint(params: Any, inputs: list[Path]) -> str:
@@ -42,12 +51,19 @@ def fingerprint(params: Any, inputs: list[Path]) -> str:
 
 
 class Checkpoints:
-    """The checkpoints of one training run; `stage` names the folder, `key` is its fingerprint."""
+    """The checkpoints of one training run; `stage` names the folder, `key` is its fingerprint.
 
-    def __init__(self, stage: str, key: str) -> None:
-        self.stage_folder = WORK / stage
-        self.folder = self.stage_folder / key
+    What other runs of the stage left goes when this one is created, if they finished; unfinished ones can go on later.
+    """
+
+    def __init__(self, stage: str, key: str, keep: int) -> None:
+        self.stage, self.keep = stage, keep
+        self.folder = WORK / stage / key
         self.curves = self.folder / "curves"
+        if is_main_process():
+            for marker in (WORK / stage).glob(f"*/{FINISHED}"):
+                if marker.parent != self.folder:
+                    remove(marker.parent)
 
     def save(self, state: TrainingState, step: int) -> None:
         """Save the state after `step` steps, with the curves so far; keep the newest checkpoints only."""
@@ -59,7 +75,7 @@ class Checkpoints:
                 shutil.copytree(self.curves, temporary / "curves")
             hashes = {path.name: sha256(path) for path in temporary.glob("*.safetensors")}
             (temporary / "checkpoint.json").write_text(json.dumps({"step": step, "sha256": hashes}))
-        for old in self._steps()[:-KEEP]:
+        for old in self._steps()[: -self.keep]:
             remove(self._path(old))
 
     def resume(self, state: TrainingState) -> int:
@@ -72,19 +88,28 @@ class Checkpoints:
             try:
                 self._load(path, state)
             except (PrologueError, SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
-                print(f"checkpoint {path} is damaged and not used: {error}", file=sys.stderr)
+                if is_main_process():
+                    print(f"checkpoint {path} is damaged and not used: {error}", file=sys.stderr)
                 continue
-            remove(self.curves)
-            if (path / "curves").is_dir():
-                shutil.copytree(path / "curves", self.curves)
-            print(f"resuming from {path}")
+            self._restore_curves(path)
             return step
-        remove(self.curves)
+        self._restore_curves(None)
         return 0
 
-    def clear(self) -> None:
-        """Remove the stage's work directory once its outputs are written."""
-        remove(self.stage_folder)
+    def _restore_curves(self, checkpoint: Path | None) -> None:
+        """Put the curves back to where the checkpoint left them."""
+        if is_main_process():
+            remove(self.curves)
+            if checkpoint is not None:
+                print(f"resuming from {checkpoint}")
+                if (checkpoint / "curves").is_dir():
+                    shutil.copytree(checkpoint / "curves", self.curves)
+
+    def finish(self) -> None:
+        """Note that the run's outputs are written; its last checkpoint stays, in case DVC loses them."""
+        (self.folder / FINISHED).touch()
+        for old in self._steps()[:-1]:
+            remove(self._path(old))
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step_{step:08d}"

@@ -2,40 +2,62 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from accelerate import Accelerator
 from dvclive.live import Live
+from PIL.Image import Image
 from torch import Tensor
 
-from prologue.errors import PrologueError
 from prologue.params import ScheduleParams
 from prologue.runtime import progress, seed_everything
 from prologue.training.checkpoint import Checkpoints, TrainingState
+from prologue.training.health import GRADIENT_NORM, explain_failure, not_finite
+from prologue.training.optimizers import gradient_norm
+from prologue.training.schedule import Schedule
+from prologue.training.stop import Stopped, StopRequest, stop_requests
 
-Batch_contra = TypeVar("Batch_contra", contravariant=True)
 Batch = TypeVar("Batch")
 
 
 class Task(Protocol[Batch]):
-    """One kind of training: what a step does, what validation measures, and all that it changes."""
+    """One kind of training: what a step computes and changes, what validation measures, and all of its state."""
 
     state: TrainingState
+    schedule: Schedule
 
     def batches(self, start: int) -> Iterator[Batch]:
         """This process's batches of steps start, start + 1, ..."""
 
-    def step(self, step: int, batch: Batch) -> dict[str, Tensor]:
-        """Update the weights once; returns named scalar losses."""
+    def gradients(self, step: int, batch: Batch) -> dict[str, Tensor]:
+        """Compute the gradients of a step; returns named scalar losses. No weight changes."""
+
+    def update(self, step: int, norms: dict[str, Tensor]) -> None:
+        """Move the weights along the gradients, whose norms are given by optimizer."""
+
+    def measure(self, step: int) -> dict[str, float]:
+        """Named measurements of the training batches since the last call."""
 
     def validate(self) -> dict[str, float]:
         """Named measurements on validation images."""
 
+    def picture(self) -> Image | None:
+        """What the model makes of validation images; None where none is wanted."""
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """The last validation's measurements, and the cost of the training for the stage's metrics."""
+
+    validation: dict[str, float]
+    metrics: dict[str, Any]
+
 
 class Curves:
-    """Training curves as DVCLive writes them: one TSV per measurement under `folder`."""
+    """Training curves as DVCLive writes them: one TSV per measurement under `folder`, and pictures."""
 
     def __init__(self, folder: Path, active: bool) -> None:
         self.live = Live(str(folder), resume=True, report=None, save_dvc_exp=False, dvcyaml=None) if active else None
@@ -47,55 +69,72 @@ class Curves:
             for name, value in values.items():
                 self.live.log_metric(f"{prefix}/{name}", value)
 
+    def show(self, step: int, picture: Image | None) -> None:
+        """Keep a picture of `step`."""
+        if self.live and picture is not None:
+            self.live.log_image(f"step_{step:08d}.png", picture)
+
 
 def train(
-    task: Task[Batch], schedule: ScheduleParams, seed: int, checkpoints: Checkpoints, accelerator: Accelerator
-) -> dict[str, float]:
+    task: Task[Batch], params: ScheduleParams, seed: int, checkpoints: Checkpoints, accelerator: Accelerator
+) -> TrainingResult:
     """Run a task from its newest checkpoint to the last step.
 
-    Returns the last validation's measurements, and `images_per_second` of this run's training steps.
-
     Raises:
-        PrologueError: a loss is not finite; the message names the step and the loss.
+        PrologueError: a loss or gradient is not finite; the message names the step, the term and the module.
+        Stopped: Ctrl-C or SIGTERM; a checkpoint of the last step is saved.
     """
-    start = checkpoints.resume(task.state)
+    start, steps = checkpoints.resume(task.state), task.schedule.steps
     curves = Curves(checkpoints.curves, accelerator.is_main_process)
-    label = checkpoints.stage_folder.name
     recent: list[dict[str, float]] = []
     validation: dict[str, float] = {}
     seconds = 0.0
-    steps = progress(range(start, schedule.steps), label, "step", total=schedule.steps, initial=start)
-    for step, batch in zip(steps, task.batches(start), strict=False):
-        began = time.perf_counter()
-        seed_everything(seed, step, accelerator.process_index)
-        recent.append(_finite(task.step(step, batch), step))
-        seconds += time.perf_counter() - began
-        done = step + 1
-        if done % schedule.log_every == 0:
-            curves.log(done, "train", _mean(recent))
-            recent = []
-        if done % schedule.validate_every == 0 or done == schedule.steps:
-            validation = task.validate()
-            curves.log(done, "val", validation)
-        if accelerator.is_main_process and (done % schedule.checkpoint_every == 0 or done == schedule.steps):
-            checkpoints.save(task.state, done)
-    if not validation:  # resumed after the last step
-        validation = task.validate()
-    trained = (schedule.steps - start) * schedule.batch
-    return validation | ({"images_per_second": round(trained / seconds, 1)} if trained else {})
+    numbers = progress(range(start, steps), checkpoints.stage, "step", total=steps, initial=start)
+    with stop_requests() as request:
+        for step, batch in zip(numbers, task.batches(start), strict=False):
+            began = time.perf_counter()
+            losses, stop = _step(task, step, batch, seed, request, accelerator)
+            recent.append(losses)
+            seconds += time.perf_counter() - began
+            done = step + 1
+            if done % params.log_every == 0:
+                curves.log(done, "train", _mean(recent) | task.measure(done))
+                recent = []
+            if done % params.validate_every == 0 or done == steps:
+                validation = task.validate()
+                curves.log(done, "val", validation)
+                curves.show(done, task.picture())
+            due = done % params.checkpoint_every == 0 or done == steps or stop
+            if due and accelerator.is_main_process:
+                checkpoints.save(task.state, done)
+            if stop and done < steps:
+                raise Stopped(f"stopped at step {done} of {steps}, which is saved; run the same command to go on")
+    trained = (steps - start) * params.batch
+    speed = {"images_per_second": round(trained / seconds, 1)} if trained else {}
+    return TrainingResult(
+        validation or task.validate(),  # resumed after the last step
+        {"steps": steps, **speed, "state_mb": task.state.megabytes()},
+    )
 
 
-def _finite(losses: dict[str, Tensor], step: int) -> dict[str, float]:
-    """Losses as floats. Raises PrologueError naming those that are NaN or infinite."""
-    values = torch.stack([loss.detach().float() for loss in losses.values()]).tolist()
-    named = dict(zip(losses, values, strict=True))
-    broken = [name for name, value in named.items() if not abs(value) < float("inf")]
+def _step(
+    task: Task[Batch], step: int, batch: Batch, seed: int, request: StopRequest, accelerator: Accelerator
+) -> tuple[dict[str, float], bool]:
+    """One step: its losses and gradient norms, means over all processes, and whether any process was asked to stop."""
+    seed_everything(seed, step)
+    losses = task.gradients(step, batch)
+    norms = {name: gradient_norm(optimizer) for name, optimizer in task.state.optimizers.items()}
+    named = losses | {f"{GRADIENT_NORM}{name}": norm for name, norm in norms.items()}
+    stop = torch.tensor(float(request.made), device=accelerator.device)
+    means = accelerator.reduce(torch.stack([*(value.float() for value in named.values()), stop]), "mean")
+    assert isinstance(means, Tensor)
+    *values, stopping = means.tolist()
+    measured = dict(zip(named, values, strict=True))
+    broken = not_finite(measured)
     if broken:
-        raise PrologueError(
-            f"step {step + 1}: {', '.join(broken)} is not finite; the last good checkpoint is kept. "
-            "Lower the learning rate or use precision: fp32, then run again"
-        )
-    return named
+        raise explain_failure(broken, step, task.state.modules, lambda: task.gradients(step, batch))
+    task.update(step, norms)
+    return measured, stopping > 0
 
 
 def _mean(points: list[dict[str, float]]) -> dict[str, float]:

@@ -1,21 +1,10 @@
-"""AdamW groups and the learning-rate schedule."""
+"""AdamW groups, their steps and the norms of their gradients."""
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 from torch.optim import AdamW, Optimizer
 
 from prologue.models.transformer import is_gate_or_norm
-from prologue.params import ScheduleParams
-
-
-def learning_rate(schedule: ScheduleParams, step: int) -> float:
-    """Linear warm-up, flat at the peak, then linear to `lr_end` at the last step; `step` counts from 0."""
-    if step < schedule.warmup:
-        return schedule.lr * (step + 1) / schedule.warmup
-    decay_start = schedule.warmup + schedule.flat
-    if step < decay_start:
-        return schedule.lr
-    share = (step - decay_start) / max(1, schedule.steps - 1 - decay_start)
-    return schedule.lr + (schedule.lr_end - schedule.lr) * share
 
 
 def build_adamw(module: nn.Module, betas: tuple[float, float], weight_decay: float, gate_lr_scale: float) -> AdamW:
@@ -40,7 +29,15 @@ def build_adamw(module: nn.Module, betas: tuple[float, float], weight_decay: flo
     )
 
 
-def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
-    """Set every group's learning rate to `rate` times its own scale."""
+def apply(optimizer: Optimizer, rate: float) -> None:
+    """One step of an optimizer at a learning rate, times each group's own scale; its gradients are cleared."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["lr_scale"]
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def gradient_norm(optimizer: Optimizer) -> Tensor:
+    """Norm of all gradients of an optimizer's parameters together: scalar."""
+    parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
+    return get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])

@@ -1,4 +1,4 @@
-"""Stage 1: the tokenizer, alone or jointly with its prologue and a compact AR model (Sec. 2, App. E)."""
+"""Stage 1: the tokenizer, alone or jointly with an AR model (Sec. 2, App. E)."""
 
 from pathlib import Path
 from typing import Any
@@ -6,142 +6,145 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from prologue.interop.import_tokenizer import import_tokenizer
+from prologue.models.config import TokenizerConfig
 from prologue.models.discriminator import Discriminator
-from prologue.models.export import parameter_count, save_model
-from prologue.models.tokenizer import PrologueConfig, Tokenizer, TokenizerConfig, TokenizerOutput
-from prologue.params import Params, TokenizerSize
+from prologue.models.export import parameter_count
+from prologue.models.tokenizer import Tokenizer
+from prologue.params import Params
+from prologue.plan import TrainingPlan, plan_tokenizer
 from prologue.runtime import seed_everything, start_accelerator
 from prologue.training.adversarial import LeCam, discriminator_loss, generator_loss, r1_penalty
 from prologue.training.checkpoint import Checkpoints, fingerprint
-from prologue.training.image_task import TOKENIZER_BETAS, ImageTask
+from prologue.training.image_task import TOKENIZER_BETAS, ImageBatch, ImageTask
 from prologue.training.loop import train
-from prologue.training.output import write_curves
+from prologue.training.output import export_training, save_tokenizer
 from prologue.training.perceptual import PerceptualLoss
-from prologue.training.prologue_loss import prologue_loss
+from prologue.training.prepare import prepare
 
 DISCRIMINATOR_WEIGHT_DECAY = 1e-4
 
 
 def make_tokenizer(params: Params, shards: Path, output: Path, curves: Path) -> dict[str, Any]:
     """Train the tokenizer, or import it, as `tokenizer.source` says; returns the metrics of the stage."""
-    make = import_tokenizer if params.tokenizer.source == "published" else train_tokenizer
-    return make(params, shards, output, curves)
+    if params.tokenizer.source == "published":
+        return import_tokenizer(params, shards, output, curves)
+    return train_tokenizer(plan_tokenizer(params), shards, output, curves)
 
 
-def train_tokenizer(params: Params, shards: Path, output: Path, curves: Path) -> dict[str, Any]:
-    """Train the Stage-1 tokenizer on shards and export its EMA weights to `output`.
+def train_tokenizer(plan: TrainingPlan, shards: Path, output: Path, curves: Path) -> dict[str, Any]:
+    """Train the planned tokenizer on shards and export its EMA weights to `output`, an AR model's beside them.
 
-    Returns the metrics of the stage: parameters, steps, images per second, last validation.
+    Returns the metrics of the stage: parameters, steps, speed, memory of the training state, last validation.
     """
     accelerator = start_accelerator()
-    seed_everything(params.seed)
-    task = TokenizerTask(params, shards, Tokenizer(tokenizer_config(params)), accelerator)
-    sections = ("seed", "precision", "data", "augment", "tokenizer", "prologue", "stage1")
-    key = fingerprint({name: params.model_dump()[name] for name in sections}, [shards / "manifest.json"])
-    checkpoints = Checkpoints("tokenizer", key)
-    measured = train(task, params.stage1, params.seed, checkpoints, accelerator)
-    speed = measured.pop("images_per_second", None)
-    if accelerator.is_main_process:
-        save_model(output, task.ema.model)
-        write_curves(checkpoints.curves, curves)
-        checkpoints.clear()
-    accelerator.wait_for_everyone()
+    seed_everything(plan.seed)
+    task = TokenizerTask(plan, shards, Tokenizer(tokenizer_config(plan)), accelerator)
+    key = fingerprint(plan.model_dump(mode="json"), [shards / "manifest.json"])
+    checkpoints = Checkpoints("tokenizer", key, plan.stage1.keep_checkpoints)
+    result = train(task, plan.stage1, plan.seed, checkpoints, accelerator)
+    export_training(checkpoints, curves, accelerator, lambda: save_tokenizer(output, task.ema.model, task.joint_ar))
     return {
         "parameters": {name: parameter_count(module) for name, module in task.parts().items()},
-        "steps": params.stage1.steps,
-        "images_per_second": speed,
-        "val": measured,
+        **result.metrics,
+        "val": result.validation,
     }
 
 
-def tokenizer_config(params: Params) -> TokenizerConfig:
-    """The Stage-1 tokenizer: with a prologue in mode joint, without one in the other modes."""
-    own = params.prologue
-    prologue = PrologueConfig(tokens=own.tokens, codebook=own.codebook, tau=own.tau, encoder=None)
-    return TokenizerConfig(
-        image_size=params.data.image_size,
-        tokenizer=TokenizerSize(**params.tokenizer.model_dump(exclude={"source", "path"})),
-        prologue=prologue if own.mode == "joint" else None,
-    )
+def tokenizer_config(plan: TrainingPlan) -> TokenizerConfig:
+    """What Stage 1 builds."""
+    assert plan.tokenizer is not None
+    return TokenizerConfig(image_size=plan.image_size, tokenizer=plan.tokenizer, prologue=plan.prologue)
 
 
 class TokenizerTask(ImageTask):
-    """Alternating steps on one batch: encoder and decoder with all losses, then discriminator and compact AR model."""
+    """Alternating steps on one batch: encoder and decoder with all losses, then discriminator and AR model."""
 
-    def __init__(self, params: Params, shards: Path, tokenizer: Tokenizer, accelerator: Accelerator) -> None:
-        super().__init__(params, params.stage1, shards, tokenizer, accelerator)
-        self.perceptual: PerceptualLoss | None = None
-        if self.schedule.perceptual and self.schedule.perceptual_network != "none":
-            self.perceptual = PerceptualLoss(self.schedule.perceptual_network).to(accelerator.device)
-        self.discriminator: nn.Module | None = None
-        if self.schedule.adversarial:
-            own = Discriminator(self.schedule.discriminator).to(accelerator.device)
-            self.lecam = LeCam().to(accelerator.device)
-            self.state.modules |= {"discriminator": own, "lecam": self.lecam}
-            self.discriminator = accelerator.prepare(own)
-            self.optimize("discriminator", own, TOKENIZER_BETAS, DISCRIMINATOR_WEIGHT_DECAY)
+    def __init__(self, plan: TrainingPlan, shards: Path, tokenizer: Tokenizer, accelerator: Accelerator) -> None:
+        super().__init__(plan, shards, tokenizer, accelerator)
+        networks = {name: weight for name, weight in self.params.perceptual if weight}
+        self.perceptual = {
+            name: (PerceptualLoss(name).to(accelerator.device), weight) for name, weight in networks.items()
+        }
+        self.discriminator: Discriminator | None = None
+        if self.params.adversarial:
+            self._add_discriminator()
+
+    def _add_discriminator(self) -> None:
+        self.discriminator = Discriminator(self.params.discriminator).to(self.accelerator.device)
+        self.lecam = LeCam().to(self.accelerator.device)
+        self.logit_means = torch.zeros(2, device=self.accelerator.device)  # of a step's real and fake images
+        self.state.modules |= {"discriminator": self.discriminator, "lecam": self.lecam}
+        self.discriminate = prepare(self.discriminator, self.accelerator)
+        self.wrapped.append(self.discriminate)
+        self.optimize("discriminator", self.discriminator, TOKENIZER_BETAS, DISCRIMINATOR_WEIGHT_DECAY)
 
     def parts(self) -> dict[str, nn.Module]:
         """The networks whose parameters are counted in the metrics."""
         parts: dict[str, nn.Module] = {"encoder": self.model.encoder, "decoder": self.model.decoder}
-        for name in ("compact_ar", "discriminator"):
+        for name in ("joint_ar", "discriminator"):
             if name in self.state.modules:
                 parts[name] = self.state.modules[name]
         return parts
 
-    def step(self, step: int, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-        """One alternating step; returns the unweighted losses."""
-        images = batch[0].to(self.accelerator.device)
-        self.set_learning_rates(step)
-        losses, reconstruction = self._update_tokenizer(step, images)
+    def part_gradients(self, step: int, part: ImageBatch, share: float) -> dict[str, Tensor]:
+        """Both halves of an alternating step; neither changes what the other reads before `update`."""
+        real = to_signed(part.images)
+        losses, fake = self._tokenizer_gradients(part, real, share)
         if self.discriminator is not None:
-            losses |= self._update_discriminator(step, to_signed(images), reconstruction)
-        self.ema.update(self.model)
+            losses |= self._discriminator_gradients(step, real, fake, share)
         return losses
 
-    def _update_tokenizer(self, step: int, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Step (a), and the compact AR model's half of step (b); returns losses and the detached reconstruction."""
+    def update(self, step: int, norms: dict[str, Tensor]) -> None:
+        """Also moves LeCam's running means, by the logits of all processes."""
+        super().update(step, norms)
+        if self.discriminator is not None:
+            means = self.accelerator.reduce(self.logit_means, "mean")
+            assert isinstance(means, Tensor)
+            self.lecam.update(*means)
+            self.logit_means.zero_()
+
+    def _tokenizer_gradients(self, part: ImageBatch, real: Tensor, share: float) -> tuple[dict[str, Tensor], Tensor]:
+        """Step (a), and the AR model's half of step (b); returns losses and the detached reconstruction."""
         with self.autocast():
-            output = self.tokenizer(images)
-            losses = self._reconstruction_losses(output, to_signed(images))
-            if self.compact_ar is not None:
-                weight, drop = self.params.prologue.ar_weight, self.drop_visual(step)
-                losses["ar_loss"] = (prologue_loss(self.ar, self.compact_ar, output, weight, drop).total, 1.0)
+            output = self.tokenizer(part.images, routed_tau=self.plan.joint_ar and self.plan.joint_ar.routed_tau)
+            fake = output.reconstruction
+            losses = {"l1": (F.l1_loss(fake, real), self.params.l1), "vq": (output.visual.loss, 1.0)}
+            for name, (distance, weight) in self.perceptual.items():
+                losses[f"perceptual_{name}"] = (distance(fake, real), weight)
+            if self.discriminator is not None:
+                losses["adversarial"] = (generator_loss(self._frozen_discriminator(fake)), self.params.adversarial)
+            if self.joint_ar is not None:
+                losses["ar_loss"] = (self.joint_ar_loss(output, part), 1.0)
         total = torch.stack([weight * loss for loss, weight in losses.values()]).sum()
-        self.accelerator.backward(total)
-        self.update("tokenizer", *(["compact_ar"] if self.compact_ar is not None else []))
-        return {name: loss.detach() for name, (loss, _) in losses.items()}, output.reconstruction.detach()
+        self.accelerator.backward(share * total)
+        self.count_codes(output)
+        return {name: loss for name, (loss, _) in losses.items()}, fake.detach()
 
-    def _reconstruction_losses(self, output: TokenizerOutput, targets: Tensor) -> dict[str, tuple[Tensor, float]]:
-        """Each loss of the visual pathway with its weight."""
-        reconstruction = output.reconstruction
-        losses = {
-            "l1": (F.l1_loss(reconstruction, targets), self.schedule.l1),
-            "vq": (output.visual.loss, 1.0),
-        }
-        if self.perceptual is not None:
-            losses["perceptual"] = (self.perceptual(reconstruction, targets), self.schedule.perceptual)
-        if self.discriminator is not None:
-            self.discriminator.requires_grad_(False)
-            losses["adversarial"] = (generator_loss(self.discriminator(reconstruction)), self.schedule.adversarial)
-            self.discriminator.requires_grad_(True)
-        return losses
+    def _frozen_discriminator(self, images: Tensor) -> Tensor:
+        """Logits of the discriminator through which gradients flow to the images alone."""
+        assert self.discriminator is not None
+        frozen = {name: parameter.detach() for name, parameter in self.discriminator.named_parameters()}
+        logits: Tensor = functional_call(self.discriminator, frozen, (images,))
+        return logits
 
-    def _update_discriminator(self, step: int, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        """Step (b) of the discriminator on the same batch; images float (b, 3, H, W) in [-1, 1]."""
+    def _discriminator_gradients(self, step: int, real: Tensor, fake: Tensor, share: float) -> dict[str, Tensor]:
+        """Step (b) of the discriminator on the same images, float (b, 3, H, W) in [-1, 1]."""
         assert self.discriminator is not None
         with self.autocast():
-            real_logits, fake_logits = self.discriminator(real), self.discriminator(fake)
+            real_logits, fake_logits = self.discriminate(real), self.discriminate(fake)
             loss = discriminator_loss(real_logits, fake_logits)
-            total = loss + self.schedule.lecam * self.lecam(real_logits, fake_logits)
-        if self.schedule.r1 and step % self.schedule.r1_every == 0:
-            total = total + self.schedule.r1 * r1_penalty(self.discriminator, real)
-        self.accelerator.backward(total)
-        self.update("discriminator")
-        return {"discriminator": loss.detach()}
+            total = loss + self.params.lecam * self.lecam(real_logits, fake_logits)
+        if self.params.r1 and step % self.params.r1_every == 0:
+            total = total + self.params.r1 * r1_penalty(self.discriminator, real)
+        self.accelerator.backward(share * total)
+        self.logit_means += share * torch.stack(
+            (real_logits.detach().float().mean(), fake_logits.detach().float().mean())
+        )
+        return {"discriminator": loss}
 
 
 def to_signed(images: Tensor) -> Tensor:

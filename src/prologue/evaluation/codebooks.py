@@ -1,0 +1,19 @@
+"""How much of a codebook is used."""
+
+import torch
+from torch import Tensor
+
+
+def count_codes(ids: Tensor, codes: int) -> Tensor:
+    """How often each of `codes` codes stands in ids of any shape: int64 (codes,)."""
+    return torch.bincount(ids.flatten(), minlength=codes)
+
+
+def codebook_usage(counts: Tensor) -> tuple[float, float]:
+    """Share of codes in use, and perplexity (exponential of the entropy) of how often each code (K,) was counted.
+
+    Fewer draws than codes cannot use them all: the share is of the codes that as many draws could reach.
+    """
+    total = int(counts.sum())
+    frequency = counts[counts > 0].double() / total
+    return len(frequency) / min(len(counts), total), (-(frequency * frequency.log()).sum()).exp().item()

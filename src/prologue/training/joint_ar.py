@@ -1,0 +1,62 @@
+"""The cross-entropy of the AR model that is trained beside a tokenizer, and the one line that routes its gradient."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prologue.models.ar import ARModel, SequenceLoss
+from prologue.models.tokenizer import TokenizerOutput
+
+
+class _ScaleGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: float) -> Tensor:
+        ctx.scale = scale
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0] * ctx.scale, None
+
+
+def scale_gradient(x: Tensor, scale: float) -> Tensor:
+    """Identity forward; backward multiplies the gradient by `scale`."""
+    result: Tensor = _ScaleGradient.apply(x, scale)
+    return result
+
+
+def joint_ar_loss(
+    ar: Callable[..., Tensor],
+    model: ARModel,
+    output: TokenizerOutput,
+    weight: float,
+    classes: Tensor,
+    drop_visual: Tensor | None,
+) -> SequenceLoss:
+    """Cross-entropy of [class] prologue [EOS] visual (Sec. 2.2): mean over images, per token of the sequence.
+
+    One backward pass serves both halves of an alternating step: the AR model gets its plain gradient and the encoder
+    lambda_AR times it, as if each had been updated apart, since the AR model does not change between the two.
+
+    Args:
+        ar: the AR model as wrapped for the launch; `model` is the same one unwrapped.
+        output: of the tokenizer; only its one-hots carry gradient into it: the prologue's, or those of the visual
+            tokens where the gradient is routed to them (Fig. 5).
+        weight: lambda_AR.
+        classes: ids (B,).
+        drop_visual: bool (B,), images whose visual inputs are all EOS; None for none.
+
+    Returns:
+        Each segment's share in nats (scalars); `total` is what trains.
+    """
+    prologue, routed = output.prologue, output.visual.one_hots
+    logits = ar(
+        None if prologue is None else scale_gradient(prologue, weight),  # the routes: one-hots, and nothing else
+        output.visual.ids if routed is None else scale_gradient(routed, weight),
+        classes,
+        drop_visual,
+    )
+    targets = None if prologue is None else prologue.argmax(dim=-1)
+    return model.loss(logits, targets, output.visual.ids).per_token(model.vocabulary)

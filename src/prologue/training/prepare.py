@@ -1,0 +1,46 @@
+"""A model as this launch trains it: wrapped by Accelerate, in micro-batches, with recomputed activations.
+
+All of this is the machine's business: it changes speed and memory, not results beyond the order of float sums.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+from accelerate import Accelerator
+from torch import nn
+
+from prologue.errors import PrologueError
+from prologue.models.transformer import Transformer
+
+
+def prepare(model: nn.Module, accelerator: Accelerator) -> nn.Module:
+    """The model as Accelerate runs it on this launch: on several processes, compiled where it was configured to be.
+
+    With `PROLOGUE_RECOMPUTE=1` blocks forget their activations and compute them again backward: less memory, a third
+    more work.
+    """
+    for module in model.modules():
+        if isinstance(module, Transformer):
+            module.recompute = os.environ.get("PROLOGUE_RECOMPUTE") == "1"
+    prepared: nn.Module = accelerator.prepare(model)
+    return prepared
+
+
+def micro_batches(size: int, models: list[nn.Module], accelerator: Accelerator) -> Iterator[slice]:
+    """Slices of this process's `size` samples of a step, of `PROLOGUE_MICRO_BATCH` samples each (default: all).
+
+    Gradients add up over the slices; those of the wrapped `models` are exchanged with other processes in the last one.
+
+    Raises:
+        PrologueError: the micro-batch does not divide the samples.
+    """
+    micro = int(os.environ.get("PROLOGUE_MICRO_BATCH") or size)
+    if size % micro:
+        raise PrologueError(f"PROLOGUE_MICRO_BATCH={micro} does not divide the {size} samples of each process and step")
+    for start in range(0, size - micro, micro):
+        with ExitStack() as unsynchronised:
+            for model in models:
+                unsynchronised.enter_context(accelerator.no_sync(model))
+            yield slice(start, start + micro)
+    yield slice(size - micro, size)

@@ -1,0 +1,53 @@
+"""Codebook usage while training: counted over every batch, warned about as soon as it falls."""
+
+import sys
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from prologue.evaluation.codebooks import codebook_usage, count_codes
+
+
+class CodebookUsage:
+    """Counts how often each code of each book is drawn between two points of the training curves."""
+
+    def __init__(self, books: dict[str, int], minimum: float, accelerator: Accelerator) -> None:
+        """`books` maps names to numbers of codes; below `minimum`, a share of the codes, a book has collapsed."""
+        self._minimum, self._accelerator = minimum, accelerator
+        self._counts = {
+            name: torch.zeros(codes, dtype=torch.long, device=accelerator.device) for name, codes in books.items()
+        }
+        self._collapsed: set[str] = set()
+
+    def add(self, ids: dict[str, Tensor]) -> None:
+        """Count the ids (any shape) of a batch by book."""
+        for name, drawn in ids.items():
+            self._counts[name] += count_codes(drawn, len(self._counts[name]))
+
+    def drain(self, step: int) -> dict[str, float]:
+        """NAME_usage (share of the codes that could have been drawn) and NAME_perplexity since the last call.
+
+        Every process calls it at the same step. Warns when a book falls below the minimum.
+        """
+        values: dict[str, float] = {}
+        for name, own in self._counts.items():
+            counts = self._accelerator.reduce(own, "sum")
+            assert isinstance(counts, Tensor)
+            usage, perplexity = codebook_usage(counts)
+            values |= {f"{name}_usage": usage, f"{name}_perplexity": perplexity}
+            own.zero_()
+            self._warn(name, usage, step)
+        return values
+
+    def _warn(self, name: str, usage: float, step: int) -> None:
+        if usage >= self._minimum:
+            self._collapsed.discard(name)
+        elif name not in self._collapsed:
+            self._collapsed.add(name)
+            if self._accelerator.is_main_process:
+                print(
+                    f"\nwarning: step {step}: only {usage:.1%} of the {name} codes are in use, fewer than "
+                    f"stage1.min_usage ({self._minimum:.1%}): the {name} codebook is collapsing",
+                    file=sys.stderr,
+                )
