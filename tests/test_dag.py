@@ -141,7 +141,7 @@ def test_a_published_folder_takes_the_place_of_training(tmp_path: Path) -> None:
     write_image_folder(clone.folder / "ten", per_class=5, classes=classes)
     shutil.copytree(ROOT / "tests" / "published" / "2d", clone.folder / "data" / "published" / "2d")
     clone.change(TINY | {"data.source": "ten", "data.val_fraction": 0.2})
-    flags = clone.run("prologue", "published", "data/published/2d").stdout.split()
+    flags = clone.run("prologue", "import", "data/published/2d").stdout.split()
     assert clone.stages_run("exp", "run", *flags) == set(STAGES)
     assert clone.metrics("tokenizer")["imported"]
     assert clone.metrics("ar")["imported"]

@@ -11,7 +11,8 @@ from prologue.errors import PrologueError
 from prologue.models.ar import ARConfig, ARModel, Vocabulary
 from prologue.models.export import load_tokenizer, save_model
 from prologue.models.quantizers import PrologueQuantizer
-from prologue.models.tokenizer import Tokenizer, patchify, unpatchify
+from prologue.models.tokenizer import Tokenizer
+from prologue.models.vit import patchify, unpatchify
 from prologue.params import TransformerParams
 from prologue.plan import plan_tokenizer
 from prologue.sampling import Guidance, Temperatures, generate
@@ -67,7 +68,7 @@ def test_the_ar_gradient_reaches_the_encoder_through_the_prologue_alone(dropped:
     output = tokenizer(images())
     joint_ar_loss(ar, ar, output, 3.0, null_classes(ar), torch.full((4,), dropped)).total.backward()
     assert tokenizer.prologue_quantizer is not None
-    for parameter in [tokenizer.encoder.queries, *tokenizer.prologue_quantizer.parameters()]:
+    for parameter in [tokenizer.encoder.stack.queries, *tokenizer.prologue_quantizer.parameters()]:
         assert parameter.grad is not None
         assert parameter.grad.abs().sum() > 0
     for module in (tokenizer.visual_quantizer, tokenizer.decoder):
@@ -79,7 +80,7 @@ def test_one_backward_pass_equals_two_alternating_ones() -> None:
     ar = make_ar(tokenizer)
     drop = torch.tensor([True, False, True, False])
     joint_ar_loss(ar, ar, tokenizer(images()), 3.0, null_classes(ar), drop).total.backward()
-    together = [tokenizer.encoder.queries.grad, ar.out.weight.grad, ar.token_embedding.weight.grad]
+    together = [tokenizer.encoder.stack.queries.grad, ar.out.weight.grad, ar.token_embedding.weight.grad]
     tokenizer.zero_grad(), ar.zero_grad()
     ar.requires_grad_(False)
     output = tokenizer(images())
@@ -90,7 +91,7 @@ def test_one_backward_pass_equals_two_alternating_ones() -> None:
     ar.requires_grad_(True)
     logits = ar(ids, output.visual.ids, null, drop)
     (ar.loss(logits, ids, output.visual.ids).total.mean() / ar.vocabulary.length).backward()
-    apart = [tokenizer.encoder.queries.grad, ar.out.weight.grad, ar.token_embedding.weight.grad]
+    apart = [tokenizer.encoder.stack.queries.grad, ar.out.weight.grad, ar.token_embedding.weight.grad]
     torch.testing.assert_close(together, apart)
 
 

@@ -136,11 +136,11 @@ def check_sizes(tokenizer: Tokenizer, ar: ARModel, meta: dict[str, Any]) -> None
 
 def check_tokenizer(tokenizer: Tokenizer, expected: Expected, prefix: str) -> None:
     """Features, ids and reconstruction of the images."""
-    images = torch.from_numpy(expected["images"])
+    images, config = torch.from_numpy(expected["images"]), tokenizer.config
     with torch.no_grad():
         features = tokenizer.encoder_features(images)
     known = torch.from_numpy(expected[f"{prefix}encoder_features"])
-    visual = known[:, known.shape[1] - tokenizer.visual_tokens :] if tokenizer.one_d else known
+    visual = known[:, known.shape[1] - tokenizer.visual_tokens :] if config.tokenizer.layout == "1d" else known
     assert_close(features.visual, visual[:, : tokenizer.visual_tokens])
     if tokenizer.prologue_tokens and not tokenizer.prologue_encoder:
         assert_close(features.prologue, visual[:, tokenizer.visual_tokens :])

@@ -54,13 +54,11 @@ def test_the_module_where_numbers_stop_being_finite_is_named(shards: Path, monke
 
     def broken(self: TokenizerTask, step: int, batch: object) -> object:
         if step == 3:
-            self.model.decoder.body.transformer.blocks[0].feed_forward.fc1.weight.data[0, 0] = float("inf")
+            self.model.decoder.stack.transformer.blocks[0].feed_forward.fc1.weight.data[0, 0] = float("inf")
         return start(self, step, batch)
 
     monkeypatch.setattr(TokenizerTask, "gradients", broken)
-    message = (
-        r"step 4: l1, .* first in the output of tokenizer\.decoder\.body\.transformer\.blocks\.0\.feed_forward\.fc1\."
-    )
+    message = r"step 4: l1, .* first in the output of tokenizer\.decoder\.\S+\.blocks\.0\.feed_forward\.fc1\."
     with pytest.raises(PrologueError, match=message):
         run_stages(tiny_params(), shards, ["tokenizer"])
     (kept,) = Path(".work/tokenizer").glob("*/step_*")
@@ -72,12 +70,10 @@ def test_a_gradient_that_is_not_finite_is_named(shards: Path, monkeypatch: pytes
 
     def broken(self: TokenizerTask, *arguments: object) -> None:
         start(self, *arguments)
-        self.model.encoder.input_layer.bias.register_hook(lambda gradient: gradient / 0)
+        self.model.encoder.stack.input_layer.bias.register_hook(lambda gradient: gradient / 0)
 
     monkeypatch.setattr(TokenizerTask, "__init__", broken)
-    message = (
-        r"step 1: gradient_norm_tokenizer not finite; first in the gradient of tokenizer\.encoder\.input_layer\.bias"
-    )
+    message = r"step 1: gradient_norm_tokenizer not finite; .* of tokenizer\.encoder\.stack\.input_layer\.bias"
     with pytest.raises(PrologueError, match=message):
         run_stages(tiny_params(), shards, ["tokenizer"])
 
@@ -91,6 +87,13 @@ def test_a_collapsing_codebook_is_warned_about_while_it_happens(shards: Path, ca
     assert warnings.count("the visual codebook is collapsing") == 1  # said once, not at every point of the curve
     assert 0 < last("curves/tokenizer/train/visual_usage.tsv") < 1
     assert last("curves/tokenizer/val/prologue_perplexity.tsv") >= 1
+
+
+def test_bf16_trains_both_stages_and_keeps_fp32_weights(shards: Path) -> None:
+    run_stages(tiny_params(precision="bf16"), shards, ["tokenizer", "tokens", "ar"])
+    for name in ("tokenizer", "ar"):
+        assert all(tensor.dtype == torch.float32 for tensor in load_file(f"{name}/model.safetensors").values())
+    assert last("curves/ar/train/loss.tsv") < 5
 
 
 def test_post_leaves_every_visual_weight_and_image_as_it_was(shards: Path) -> None:
@@ -129,7 +132,7 @@ def test_routing_sends_the_ar_gradient_into_the_visual_tokens(layout: str, shard
     for mode, weight in (("routed", 1.0), ("routed", 0.25), ("none", 1.0)):
         task = make_task(tiny_params(prologue__mode=mode, prologue__ar_weight=weight, **off), shards)
         task.gradients(0, next(task.batches(0)))
-        gradients[mode, weight] = task.model.encoder.input_layer.weight.grad
+        gradients[mode, weight] = task.model.encoder.stack.input_layer.weight.grad
     assert gradients["none", 1.0] is None or not gradients["none", 1.0].any()
     assert gradients["routed", 1.0].any()
     torch.testing.assert_close(gradients["routed", 0.25], 0.25 * gradients["routed", 1.0])

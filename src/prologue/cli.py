@@ -27,9 +27,9 @@ def main() -> None:
     variant.add_argument("names", nargs="+", help="variants of variants/*.yaml; the last wins")
     variant.set_defaults(run=lambda given: print(" ".join(experiment_flags(load_variants(given.names)))))
 
-    published = commands.add_parser("published", help="print the flags for `dvc exp run` that import a checkpoint")
-    published.add_argument("folder", type=Path, help="a folder as the authors released it: tokenizer/, ar/")
-    published.set_defaults(run=lambda given: print_published(given.folder))
+    imports = commands.add_parser("import", help="print the flags for `dvc exp run` that import a checkpoint")
+    imports.add_argument("folder", type=Path, help="of a published checkpoint, a model of ours, or a diffusers VQModel")
+    imports.set_defaults(run=lambda given: print_import(given.folder))
 
     describe = commands.add_parser("describe", help="print parts, parameters, FLOPs, tokens and bits per pixel")
     describe.add_argument("names", nargs="*", help="variants on top of params.yaml")
@@ -47,11 +47,13 @@ def main() -> None:
         sys.exit(1)
 
 
-def print_published(folder: Path) -> None:
-    """Print the overrides that import a published folder. Raises PrologueError for one that cannot be used."""
-    from prologue.interop.described import published_params  # needs torch, which takes seconds to load
+def print_import(folder: Path) -> None:
+    """Print the overrides that import a folder. Raises PrologueError for one that cannot be used."""
+    from prologue.interop.sources import import_params  # needs torch, which takes seconds to load
 
-    print(" ".join(experiment_flags(published_params(folder))))
+    params = load_params()
+    overrides = import_params(folder, params.data.image_size, params.tokenizer.pixels)
+    print(" ".join(experiment_flags(overrides)))
 
 
 def print_description(names: list[str], classes: int) -> None:

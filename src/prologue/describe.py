@@ -13,7 +13,7 @@ from prologue.models.discriminator import Discriminator
 from prologue.models.export import parameter_count
 from prologue.models.tokenizer import Tokenizer
 from prologue.models.vocabulary import Vocabulary
-from prologue.params import Params, TransformerParams
+from prologue.params import Params, TokenizerSize, TransformerParams
 from prologue.plan import plan_attach, plan_tokenizer
 from prologue.training.attach import with_prologue
 from prologue.training.tokenizer import tokenizer_config
@@ -86,6 +86,7 @@ def bits_per_pixel(vocabulary: Vocabulary, image_size: int) -> float:
 def _tokenizer_parts(tokenizer: Tokenizer, image: Tensor) -> list[Part]:
     """Encoder and decoder with their quantizers, and Prologue-Post's own encoder with its."""
     sizes = tokenizer.config.tokenizer
+    assert isinstance(sizes, TokenizerSize)
     members = {"encoder": ["encoder", "visual_quantizer"], "decoder": ["decoder"]}
     size = {"encoder": sizes.encoder, "decoder": sizes.decoder}
     if tokenizer.config.prologue and tokenizer.config.prologue.encoder:

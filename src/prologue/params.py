@@ -25,7 +25,7 @@ Positive = Annotated[float, Field(gt=0)]
 EPOCHS = re.compile(r"(\d+(?:\.\d+)?)epochs")
 TransformerDim = Annotated[int, Field(ge=HEAD_DIM, multiple_of=HEAD_DIM)]
 Precision = Literal["bf16", "fp32"]
-Source = Literal["train", "published"]
+Source = Literal["train", "published", "folder"]
 TokenId = Annotated[int, Field(ge=2, le=65534)]
 
 
@@ -83,15 +83,21 @@ class TokenizerSize(Section):
     encoder: TransformerParams
     decoder: TransformerParams
 
+    @property
+    def feature_dim(self) -> int:
+        """Channels of the encoder's features."""
+        return self.encoder.dim
+
 
 class TokenizerParams(TokenizerSize):
-    source: Source
+    source: Source | Literal["vq_model"]
     path: Path
+    pixels: Literal["signed", "unit"]
 
     @property
     def size(self) -> TokenizerSize:
         """The same without where it comes from."""
-        return TokenizerSize(**self.model_dump(exclude={"source", "path"}))
+        return TokenizerSize(**self.model_dump(exclude={"source", "path", "pixels"}))
 
 
 class PostParams(TransformerParams):
@@ -223,8 +229,10 @@ class Params(Section):
         vocabulary = self.tokenizer.codebook + self.prologue.codebook + 1
         if vocabulary > 65536:
             raise ValueError(f"tokenizer.codebook + prologue.codebook + 1 = {vocabulary}, more than uint16 ids hold")
-        if self.ar.source == "published" and self.tokenizer.source != "published":
-            raise ValueError("ar.source: published needs the tokenizer whose ids it reads, tokenizer.source: published")
+        if self.ar.source != "train" and self.tokenizer.source == "train":
+            raise ValueError(
+                f"ar.source: {self.ar.source} needs the tokenizer whose ids it reads, not one trained here"
+            )
         if self.prologue.mode in ("onestage", "routed") and self.tokenizer.source != "train":
             raise ValueError(f"prologue.mode: {self.prologue.mode} trains its tokenizer: set tokenizer.source: train")
         return self

@@ -1,4 +1,4 @@
-"""A published AR model in place of a trained one."""
+"""An imported AR model in place of a trained one."""
 
 from pathlib import Path
 from typing import Any
@@ -8,28 +8,28 @@ import numpy as np
 from prologue.data.tokens import TokenCache
 from prologue.errors import PrologueError
 from prologue.evaluation.likelihood import evaluate_likelihood
-from prologue.interop.described import check_params, describe_ar, provenance
-from prologue.interop.published import ar_file, load_ar
+from prologue.interop.sources import check_params, describe_ar, load_imported_ar, provenance
 from prologue.models import export
 from prologue.params import Params
 from prologue.runtime import start_accelerator
 
 
 def import_ar(params: Params, tokenizer_folder: Path, tokens: Path, output: Path, curves: Path) -> dict[str, Any]:
-    """Save the raw AR model of the published folder `ar.path` to `output`; returns the metrics of the stage.
+    """Save the AR model of the folder `ar.path` to `output`; returns the metrics of the stage.
 
     Raises:
-        PrologueError: as `import_tokenizer`; also where the model knows another number of classes than the dataset.
+        PrologueError: as `import_tokenizer`; also where the model is over another vocabulary or another number of
+            classes than the cached tokens.
     """
     accelerator = start_accelerator()
     folder = params.ar.path
-    ar = load_ar(folder, export.load_tokenizer(tokenizer_folder)).to(accelerator.device)
+    ar = load_imported_ar(params.ar.source, folder, export.load_tokenizer(tokenizer_folder)).to(accelerator.device)
     check_params(params, describe_ar(ar), folder)
     cache = TokenCache(tokens, "val")
-    if ar.vocabulary.classes != cache.vocabulary.classes:
+    if ar.vocabulary != cache.vocabulary:
         raise PrologueError(
-            f"{folder}: its AR model knows {ar.vocabulary.classes} classes, the images of data.source have "
-            f"{cache.vocabulary.classes}; use the dataset that it was trained on"
+            f"{folder}: its AR model is over {ar.vocabulary}, the cached tokens over {cache.vocabulary}; "
+            "use the tokenizer and the classes that it was trained on"
         )
     measured = evaluate_likelihood(ar, cache, np.arange(len(cache)))
     if accelerator.is_main_process:
@@ -37,7 +37,7 @@ def import_ar(params: Params, tokenizer_folder: Path, tokens: Path, output: Path
         curves.mkdir(parents=True, exist_ok=True)
     accelerator.wait_for_everyone()
     return {
-        "imported": provenance([ar_file(folder, "raw")]),
+        "imported": provenance(folder),
         "parameters": {"ar": export.parameter_count(ar)},
         "val": measured,
     }

@@ -129,21 +129,22 @@ def ar_config(tensors: dict[str, Tensor], tokenizer: Tokenizer, where: str) -> A
 def tokenizer_sources(config: TokenizerConfig) -> Sources:
     """Which published tensors make each tensor of a `Tokenizer`, and how."""
     layers = config.tokenizer
-    sources = linear("encoder.input_layer", "enc.input_layer")
-    sources |= transformer("encoder.transformer", "enc", layers.encoder.layers, bias=True)
-    sources |= linear("decoder.body.input_layer", "dec.input_layer")
-    sources |= transformer("decoder.body.transformer", "dec", layers.decoder.layers, bias=True)
+    assert isinstance(layers, TokenizerSize)
+    sources = linear("encoder.stack.input_layer", "enc.input_layer")
+    sources |= transformer("encoder.stack.transformer", "enc", layers.encoder.layers, bias=True)
+    sources |= linear("decoder.stack.input_layer", "dec.input_layer")
+    sources |= transformer("decoder.stack.transformer", "dec", layers.decoder.layers, bias=True)
     sources |= norm("decoder.out_norm", "dec", "out_norm") | linear("decoder.out", "dec.out")
     sources |= _quantizer("visual_quantizer", "quantizer")
     if layers.layout == "1d":
-        sources |= _queries("encoder", "enc") | _queries("decoder.body", "dec")
+        sources |= _queries("encoder", "enc") | _queries("decoder", "dec")
     if config.prologue:
         sources |= _quantizer("prologue_quantizer", "semantic_quantizer")
         if config.prologue.encoder:
-            sources |= linear("prologue_encoder.input_layer", "semantic_enc.input_layer")
+            sources |= linear("prologue_encoder.stack.input_layer", "semantic_enc.input_layer")
             sources |= _queries("prologue_encoder", "semantic_enc")
             own = config.prologue.encoder.layers
-            sources |= transformer("prologue_encoder.transformer", "semantic_enc", own, bias=True)
+            sources |= transformer("prologue_encoder.stack.transformer", "semantic_enc", own, bias=True)
         else:
             sources |= _queries("encoder", "enc")
     return sources
@@ -158,7 +159,7 @@ def ar_sources(config: ARConfig) -> Sources:
 
 
 def _queries(own: str, published: str) -> Sources:
-    return {f"{own}.queries": (lambda queries: queries[0], (f"{published}.learnable_query",))}
+    return {f"{own}.stack.queries": (lambda queries: queries[0], (f"{published}.learnable_query",))}
 
 
 def _quantizer(own: str, published: str) -> Sources:

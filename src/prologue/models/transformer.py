@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from prologue.models.dropout import RowDropout
 from prologue.params import HEAD_DIM
 
+CACHED_SCORES = 8_000_000  # attention scores of one layer that a CPU still handles best as one matrix
 GATE_INIT = 0.1  # residual branches start nearly closed
 
 
@@ -54,8 +54,11 @@ class RotaryAxes:
 
 def rotate(x: Tensor, rotary: Tensor) -> Tensor:
     """Rotate adjacent channel pairs (2k, 2k + 1): x fp32 (B, heads, T, 64), rotary (T, 32, 2) -> like x."""
-    pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * torch.view_as_complex(rotary)).flatten(-2)
+    pairs = x.unflatten(-1, (-1, 2))
+    if torch.compiler.is_compiling():  # compilers fuse real products, and not complex ones
+        (a, b), (cos, sin) = pairs.unbind(-1), rotary.unbind(-1)
+        return torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2)
+    return torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(rotary)).flatten(-2)
 
 
 class GatedLinear(nn.Linear):
@@ -97,11 +100,17 @@ class Attention(nn.Module):
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
-    """Scaled dot-product attention with the backend that is fastest on the device (plain products on a CPU)."""
-    if q.device.type == "cpu":
-        with sdpa_kernel(SDPBackend.MATH):
-            return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
-    return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    """Scaled dot-product attention, the way that is fastest on the device: q, k, v (B, heads, T, 64) -> like q.
+
+    On a CPU plain products are, but for fp32 scores that leave the caches; benchmarks/attention.py measures it.
+    """
+    scores = q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2]
+    if q.device.type != "cpu" or (q.dtype == torch.float32 and scores > CACHED_SCORES):
+        return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    similarity = (q * HEAD_DIM**-0.5) @ k.transpose(-1, -2)  # (B, heads, T, T)
+    if causal:
+        similarity = similarity + torch.full_like(similarity[0, 0], -math.inf).triu(1)
+    return similarity.softmax(dim=-1) @ v
 
 
 class FeedForward(nn.Module):

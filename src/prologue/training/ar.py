@@ -40,7 +40,7 @@ COLUMNS = 10  # of the picture of samples
 
 def make_ar(params: Params, tokenizer: Path, tokens: Path, output: Path, curves: Path) -> dict[str, Any]:
     """Train the AR model, or import it, as `ar.source` says, or hand on Prologue-OneStage's; returns the metrics."""
-    if params.ar.source == "published":
+    if params.ar.source != "train":
         return import_ar(params, tokenizer, tokens, output, curves)
     if params.prologue.mode == "onestage":
         return hand_on_ar(tokenizer / "ar", tokens, output, curves)

@@ -30,9 +30,9 @@ DISCRIMINATOR_WEIGHT_DECAY = 1e-4
 
 def make_tokenizer(params: Params, shards: Path, output: Path, curves: Path) -> dict[str, Any]:
     """Train the tokenizer, or import it, as `tokenizer.source` says; returns the metrics of the stage."""
-    if params.tokenizer.source == "published":
-        return import_tokenizer(params, shards, output, curves)
-    return train_tokenizer(plan_tokenizer(params), shards, output, curves)
+    if params.tokenizer.source == "train":
+        return train_tokenizer(plan_tokenizer(params), shards, output, curves)
+    return import_tokenizer(params, shards, output, curves)
 
 
 def train_tokenizer(plan: TrainingPlan, shards: Path, output: Path, curves: Path) -> dict[str, Any]:

@@ -1,0 +1,144 @@
+"""A plain training loop of the same models, to compare with: fp32, eager, PyTorch's defaults, each half-step apart."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import timm
+import torch
+from timm.models.efficientnet import EfficientNet
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from prologue.models import transformer
+from prologue.models.ar import ARModel
+from prologue.models.discriminator import Discriminator
+from prologue.models.dropout import RowDropout
+from prologue.models.tokenizer import Tokenizer, Tokens
+from prologue.networks import require
+from prologue.params import ARParams, Stage1Params
+from prologue.plan import JointARPlan
+from prologue.training.adversarial import LeCam, discriminator_loss, generator_loss, r1_penalty
+
+
+@contextmanager
+def default_attention() -> Iterator[None]:
+    """Attention by whichever backend PyTorch picks itself."""
+    own = transformer.attend
+    transformer.attend = lambda q, k, v, causal: F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    try:
+        yield
+    finally:
+        transformer.attend = own
+
+
+def adamw(module: nn.Module, betas: tuple[float, float], decay: float) -> torch.optim.AdamW:
+    return torch.optim.AdamW(module.parameters(), lr=1e-4, betas=betas, weight_decay=decay)
+
+
+def follow(average: nn.Module, model: nn.Module, decay: float = 0.999) -> None:
+    """EMA, a parameter at a time."""
+    with torch.no_grad():
+        for own, other in zip(average.parameters(), model.parameters(), strict=True):
+            own.mul_(decay).add_(other, alpha=1 - decay)
+
+
+class PlainPerceptual(nn.Module):
+    """EfficientNet-Lite0 feature distances, the network as timm builds it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        network = timm.create_model("tf_efficientnet_lite0").eval().requires_grad_(False)
+        assert isinstance(network, EfficientNet)
+        self.network = network
+        weights = torch.load(require("lite0"), weights_only=True)
+        self.network.load_state_dict(dict(zip(self.network.state_dict(), weights.values(), strict=True)))
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        maps = self.network.forward_intermediates(
+            ((images + 1) * 127.5 - 127) / 128, indices=[0, 1, 2, 3], stop_early=True, intermediates_only=True
+        )
+        assert isinstance(maps, list)
+        return [F.normalize(features, dim=1) for features in maps]
+
+    def forward(self, images: Tensor, targets: Tensor) -> Tensor:
+        pairs = zip(self.features(images), self.features(targets), strict=True)
+        return torch.stack([(a - b).square().sum(dim=1).mean() for a, b in pairs]).mean()
+
+
+class PlainStage1:
+    """Alternating steps written out: the tokenizer, then the discriminator and the AR model on its outputs."""
+
+    def __init__(
+        self, params: Stage1Params, joint: JointARPlan, tokenizer: Tokenizer, ar: ARModel, average: Tokenizer
+    ) -> None:
+        self.params, self.joint, self.tokenizer, self.ar, self.average = params, joint, tokenizer, ar, average
+        self.discriminator, self.lecam, self.perceptual = (
+            Discriminator(params.discriminator),
+            LeCam(),
+            PlainPerceptual(),
+        )
+        self.tokenizer_optimizer = adamw(tokenizer, (0.0, 0.99), 0.0)
+        self.ar_optimizer = adamw(ar, (0.9, 0.99), params.ar_weight_decay)
+        self.discriminator_optimizer = adamw(self.discriminator, (0.0, 0.99), 1e-4)
+
+    def step(self, number: int, images: Tensor) -> list[float]:
+        params, real = self.params, images / 127.5 - 1
+        null = torch.full((len(images),), self.ar.vocabulary.null_class)
+        drop = torch.rand(len(images)) < self.joint.visual_dropout
+        self.tokenizer_optimizer.zero_grad()
+        self.ar.requires_grad_(False)
+        self.discriminator.requires_grad_(False)
+        output = self.tokenizer(images)
+        ids = output.prologue.argmax(-1)
+        visual = output.visual.ids
+        sequence = self.ar.loss(self.ar(output.prologue, visual, null, drop), ids, visual)
+        loss = (
+            params.l1 * F.l1_loss(output.reconstruction, real)
+            + params.perceptual.lite0 * self.perceptual(output.reconstruction, real)
+            + params.adversarial * generator_loss(self.discriminator(output.reconstruction))
+            + output.visual.loss
+            + self.joint.weight * sequence.per_token(self.ar.vocabulary).total
+        )
+        loss.backward()
+        self.tokenizer_optimizer.step()
+
+        self.ar.requires_grad_(True)
+        self.discriminator.requires_grad_(True)
+        self.ar_optimizer.zero_grad()
+        ar_loss = self.ar.loss(self.ar(ids, visual, null, drop), ids, visual).per_token(self.ar.vocabulary).total
+        ar_loss.backward()
+        self.ar_optimizer.step()
+
+        self.discriminator_optimizer.zero_grad()
+        real_logits, fake_logits = self.discriminator(real), self.discriminator(output.reconstruction.detach())
+        total = discriminator_loss(real_logits, fake_logits) + params.lecam * self.lecam(real_logits, fake_logits)
+        self.lecam.update(real_logits.detach().mean(), fake_logits.detach().mean())
+        if number % params.r1_every == 0:
+            total = total + params.r1 * r1_penalty(self.discriminator, real)
+        total.backward()
+        self.discriminator_optimizer.step()
+        follow(self.average, self.tokenizer)
+        return [loss.item(), ar_loss.item(), total.item()]
+
+
+class PlainStage2:
+    """Next-token prediction written out."""
+
+    def __init__(self, params: ARParams, ar: ARModel, average: ARModel) -> None:
+        self.params, self.ar, self.average = params, ar, average
+        for name, module in list(ar.named_modules()):
+            if isinstance(module, RowDropout):
+                ar.set_submodule(name, nn.Dropout(module.p))
+        self.optimizer = adamw(ar, (0.9, 0.96), params.weight_decay)
+
+    def step(self, tokens: Tokens, labels: Tensor) -> float:
+        vocabulary = self.ar.vocabulary
+        classes = torch.where(torch.rand(len(labels)) < self.params.label_drop, vocabulary.null_class, labels)
+        self.optimizer.zero_grad()
+        logits = self.ar(tokens.prologue, tokens.visual, classes)
+        loss = self.ar.loss(logits, tokens.prologue, tokens.visual).per_token(vocabulary).total
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.ar.parameters(), self.params.clip)
+        self.optimizer.step()
+        follow(self.average, self.ar)
+        return loss.item()

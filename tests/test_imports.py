@@ -1,0 +1,108 @@
+"""Models that come from elsewhere: another project's tokenizer, and folders of our own."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import tiny_params
+from diffusers import VQModel
+from safetensors.torch import load_file, save_file
+from training_run import run_stages
+
+from prologue.errors import PrologueError
+from prologue.interop.sources import import_params
+from prologue.interop.vq_model import load_vq_model
+from prologue.models.export import load_tokenizer, save_model
+from prologue.models.tokenizer import Tokenizer
+from prologue.variants import Overrides
+
+
+@pytest.fixture(autouse=True)
+def _own_work_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def vq_folder(tmp_path: Path) -> Path:
+    """A tiny VQModel of two resolutions, as diffusers saves it."""
+    torch.manual_seed(0)
+    model = VQModel(
+        block_out_channels=(16, 16, 16),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        latent_channels=8,
+        vq_embed_dim=6,
+        num_vq_embeddings=32,
+        norm_num_groups=8,
+    )
+    torch.nn.init.normal_(model.quantize.embedding.weight)
+    model.save_pretrained(tmp_path / "vq")
+    return tmp_path / "vq"
+
+
+def as_keywords(overrides: Overrides) -> dict[str, object]:
+    return {key.replace(".", "__"): value for key, value in overrides.items()}
+
+
+@pytest.mark.parametrize("pixels", ["signed", "unit"])
+def test_another_projects_tokenizer_gives_its_own_ids_and_images(vq_folder: Path, pixels: str) -> None:
+    theirs = VQModel.from_pretrained(vq_folder).eval()
+    tokenizer = load_vq_model(vq_folder, image_size=16, pixels=pixels)
+    images = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8)
+    scaled = images / 255 if pixels == "unit" else images / 127.5 - 1
+    with torch.no_grad():
+        _, _, (_, _, ids) = theirs.quantize(theirs.encode(scaled).latents)
+        decoded = theirs(scaled).sample
+    tokens = tokenizer.encode(images)
+    assert tokens.prologue is None
+    assert torch.equal(tokens.visual, ids.view(3, 16))
+    torch.testing.assert_close(tokenizer.decode(tokens.visual), decoded * 2 - 1 if pixels == "unit" else decoded)
+    save_model(Path("saved"), tokenizer)
+    again = load_tokenizer(Path("saved"))
+    assert torch.equal(again.decode(again.encode(images).visual), tokenizer.decode(tokens.visual))
+
+
+def test_a_prologue_is_learned_for_another_projects_tokenizer(vq_folder: Path, shards: Path) -> None:
+    imported = import_params(vq_folder, image_size=16, pixels="signed") | {"prologue.mode": "post"}
+    run_stages(tiny_params(**as_keywords(imported)), shards, ["tokenizer", "attach"])
+    before, after = (load_file(Path(name) / "model.safetensors") for name in ("tokenizer", "attached"))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    attached = load_tokenizer(Path("attached"))
+    images = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
+    assert attached.encode(images).prologue.shape == (2, 3)
+
+
+def test_a_folder_of_another_run_takes_the_place_of_training(shards: Path) -> None:
+    run_stages(tiny_params(), shards, ["tokenizer", "tokens", "ar"], Path("other"))
+    imported = import_params(Path("other/tokenizer"), image_size=16, pixels="signed")
+    assert imported["tokenizer.source"] == "folder"
+    run_stages(tiny_params(**as_keywords(imported)), shards, ["tokenizer"])
+    expected, got = load_file("other/tokenizer/model.safetensors"), load_file("tokenizer/model.safetensors")
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+    with pytest.raises(PrologueError, match=r"tokenizer\.codebook is 33, the checkpoint has 32"):
+        run_stages(tiny_params(**as_keywords(imported | {"tokenizer.codebook": 33})), shards, ["tokenizer"])
+
+
+def test_a_wrong_or_partial_vq_model_is_refused_by_name(vq_folder: Path) -> None:
+    with pytest.raises(PrologueError, match=r"18 is no multiple of .*vq's patch of 4 px"):
+        load_vq_model(vq_folder, image_size=18, pixels="signed")
+    file = vq_folder / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    del tensors["quant_conv.weight"]
+    save_file(tensors, file)
+    with pytest.raises(PrologueError, match=r"missing: quant_conv\.weight$"):
+        load_vq_model(vq_folder, image_size=16, pixels="signed")
+    config = json.loads((vq_folder / "config.json").read_text())
+    (vq_folder / "config.json").write_text(json.dumps(config | {"_class_name": "AutoencoderKL"}))
+    with pytest.raises(PrologueError, match=r"does not describe a diffusers VQModel"):
+        load_vq_model(vq_folder, image_size=16, pixels="signed")
+
+
+def test_tokenizers_of_different_images_are_not_mixed_up(shards: Path) -> None:
+    """A checkpoint for 16 px is refused where the params say 32."""
+    run_stages(tiny_params(), shards, ["tokenizer"], Path("other"))
+    assert isinstance(load_tokenizer(Path("other/tokenizer")), Tokenizer)
+    imported = import_params(Path("other/tokenizer"), image_size=16, pixels="signed") | {"data.image_size": 32}
+    with pytest.raises(PrologueError, match=r"data\.image_size is 32, the checkpoint has 16"):
+        run_stages(tiny_params(**as_keywords(imported)), shards, ["tokenizer"])
