@@ -24,6 +24,7 @@ from prologue.training.ar import make_ar
 from prologue.training.ema import EMA
 from prologue.training.schedule import Schedule
 from prologue.training.tokenizer import TokenizerTask, tokenizer_config
+from prologue.watch import PAGE, write_page
 
 
 @pytest.fixture(autouse=True)
@@ -144,6 +145,10 @@ def test_training_lowers_the_losses_of_both_stages(shards: Path) -> None:
     for curve in ("tokenizer/train/l1.tsv", "tokenizer/train/ar_loss.tsv", "ar/train/loss.tsv"):
         values = [float(line.split("\t")[-1]) for line in Path("curves", curve).read_text().splitlines()[1:]]
         assert sum(values[-5:]) < 0.9 * sum(values[:5]), curve
+    write_page(seconds=10)
+    page = PAGE.read_text()
+    assert page.count("<svg ") > 10
+    assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org/", "")  # shows offline
     for stage, step in (("tokenizer", 40), ("ar", 60)):
         assert (Path("curves") / stage / "images" / f"step_{step:08d}.png").is_file()  # what validation drew
 

@@ -36,6 +36,10 @@ def main() -> None:
     describe.add_argument("--classes", type=int, default=IMAGENET_CLASSES, help="of the dataset (default: %(default)s)")
     describe.set_defaults(run=lambda given: print_description(given.names, given.classes))
 
+    watch = commands.add_parser("watch", help="keep a page of the curves of running trainings")
+    watch.add_argument("--seconds", type=int, default=10, help="between two versions (default: %(default)s)")
+    watch.set_defaults(run=lambda given: watch_curves(given.seconds))
+
     summary = commands.add_parser("summary", help="print the metrics of the last run and where its report is")
     summary.set_defaults(run=lambda given: print_summary())
 
@@ -54,6 +58,13 @@ def print_import(folder: Path) -> None:
     params = load_params()
     overrides = import_params(folder, params.data.image_size, params.tokenizer.pixels)
     print(" ".join(experiment_flags(overrides)))
+
+
+def watch_curves(seconds: int) -> None:
+    """Keep a page of training curves up to date until Ctrl-C. Raises PrologueError where nothing was trained."""
+    from prologue.watch import watch  # needs torch, which takes seconds to load
+
+    watch(seconds)
 
 
 def print_description(names: list[str], classes: int) -> None:

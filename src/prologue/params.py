@@ -215,6 +215,11 @@ class Params(Section):
     probe: ProbeParams
 
     @property
+    def has_prologue(self) -> bool:
+        """Whether the AR model reads prologue tokens."""
+        return self.prologue.mode not in ("none", "routed")
+
+    @property
     def trains_stage2(self) -> bool:
         """Whether an AR model is trained on cached tokens: not where it is imported, or was trained in Stage 1."""
         return self.ar.source == "train" and self.prologue.mode != "onestage"

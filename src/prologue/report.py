@@ -23,6 +23,7 @@ Metrics = dict[str, dict[str, Any]]  # stage -> flat metrics; a stage that has n
 STAGES = {
     "shards": "Images packed into shards",
     "reference": "Statistics of the real images",
+    "plan": "Plan of the trainings",
     "tokenizer": "Tokenizer (Stage 1)",
     "attach": "Prologue for a frozen tokenizer",
     "tokens": "Token cache",
@@ -33,7 +34,7 @@ STAGES = {
     "probe": "Linear probe",
 }
 TRAINED = ("tokenizer", "attach", "ar")
-COST = re.compile(r"seconds|peak_memory_mb|steps|parameters(\..+)?|.*_per_second(\..+)?")
+COST = re.compile(r"seconds|peak_memory_mb|steps|parameters(\..+)?|state_mb\..+|.*_per_second(\..+)?")
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ def _picture(path: Path) -> dict[str, Any]:
 
 def _tiles(params: Params, metrics: Metrics) -> list[Tile]:
     tiles = [_reconstruction_tile(metrics), _generation_tile(metrics), _usage_tile(metrics), _time_tile(metrics)]
-    if params.prologue.mode != "none":
+    if params.has_prologue:
         tiles[2:2] = [_gain_tile(metrics), _probe_tile(metrics)]
     return tiles
 
@@ -300,7 +301,7 @@ def _costs(metrics: Metrics) -> list[dict[str, Any]]:
     rows = []
     for stage in [*STAGES, *(stage for stage in metrics if stage not in STAGES)]:
         values = metrics.get(stage, {})
-        parameters, rates = [], []
+        parameters, rates, state = [], [], []
         for key, value in values.items():
             if value is None:  # a stage resumed after its last step has no speed
                 continue
@@ -308,12 +309,15 @@ def _costs(metrics: Metrics) -> list[dict[str, Any]]:
                 parameters.append(f"{match[1]} {value:,}".strip())
             if match := re.fullmatch(r"(\w+)_per_second\.?(.*)", key):
                 rates.append(f"{match[2]} {_number(value)} {match[1]}/s".strip())
+            if match := re.fullmatch(r"state_mb\.(.*)", key):
+                state.append(f"{match[1]} {_number(value)} MB")
         rows.append(
             {
                 "stage": stage,
                 "label": STAGES.get(stage, stage),
                 "time": _duration(values["seconds"]) if "seconds" in values else "" if values else "not run",
                 "memory": f"{values['peak_memory_mb']:,} MB" if "peak_memory_mb" in values else "",
+                "state": state,
                 "steps": f"{values['steps']:,}" if "steps" in values else "",
                 "parameters": parameters,
                 "rates": rates,

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator
 from tqdm import tqdm
 
 from prologue.files import remove
@@ -24,8 +24,7 @@ def start_accelerator() -> Accelerator:
     On a CPU every process takes its share of the cores: `accelerate launch` leaves a lone CPU process one thread.
     `PROLOGUE_THREADS` overrides the number.
     """
-    no_broadcast = DistributedDataParallelKwargs(broadcast_buffers=False)  # every process computes its own
-    accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[no_broadcast])
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
     if accelerator.device.type == "cpu":
         local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         threads = os.environ.get("PROLOGUE_THREADS") or max(1, available_cores() // local_processes)

@@ -1,10 +1,10 @@
 """PatchGAN discriminator (reference [Isola et al. 2017]): one logit per overlapping patch."""
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional as F
 
 from prologue.params import DiscriminatorParams
@@ -31,9 +31,23 @@ class GlobalBatchNorm(nn.Module):
         return (centred * scale + self.bias[:, None, None]).to(x.dtype)
 
 
+class _SumOfProcesses(torch.autograd.Function):
+    """Sum of a tensor over all processes, to whose gradients flow: the sum of theirs, and so on (for R1)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        gradient: Tensor = _SumOfProcesses.apply(gradients[0])
+        return gradient
+
+
 def _mean_of_processes(x: Tensor) -> Tensor:
-    """Mean of a tensor over all processes; gradients flow to those of every process."""
-    total: Tensor = all_reduce(x)
+    total: Tensor = _SumOfProcesses.apply(x)
     return total / distributed.get_world_size()
 
 

@@ -14,12 +14,10 @@ class RowDropout(nn.Module):
     What is dropped of a row follows from the row's key (`key_rows`), the module and the position alone.
     """
 
-    keys: Tensor
-
     def __init__(self, p: float) -> None:
         super().__init__()
         self.p = p
-        self.register_buffer("keys", torch.zeros(0, dtype=torch.int32), persistent=False)
+        self.keys = torch.zeros(0, dtype=torch.int32)  # no buffer: those of one process are sent to all others
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, dim) with one key per row -> like x."""
