@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from prologue.models.dropout import RowDropout
 from prologue.params import HEAD_DIM
 
-CACHED_SCORES = 8_000_000  # attention scores of one layer that a CPU still handles best as one matrix
+CACHED_SCORES = 2_000_000  # attention scores of one layer that a CPU still handles best as one matrix
 GATE_INIT = 0.1  # residual branches start nearly closed
 
 
