@@ -12,4 +12,5 @@ def main(params: Params) -> dict[str, Any]:
     return write_shards(params.data, params.seed, output=Path("data/shards"))
 
 
-run_stage("shards", main)
+if __name__ == "__main__":  # worker processes import this file
+    run_stage("shards", main)

@@ -1,5 +1,8 @@
 """Small params and shards that several tests share."""
 
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -61,8 +64,17 @@ def tiny_params(**overrides: object) -> Params:
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> None:
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
+    monkeypatch.setenv("PROLOGUE_WORKERS", "0")  # starting processes takes longer than what they do in tests
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
+    """Return as soon as a condition holds; fail after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        threading.Event().wait(0.02)
 
 
 def write_image_folder(folder: Path, per_class: int, classes: tuple[str, ...] = ("dawn", "dusk")) -> None:

@@ -4,14 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, wait_until
 from safetensors.torch import load_file
 
 SCRIPT = ROOT / "tests" / "training_run.py"
@@ -71,12 +70,8 @@ class Process:
         )
 
     def _wait_until(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 120
-        while not condition():
-            assert self.process.poll() is None, self.output()
-            assert time.monotonic() < deadline
-            with pytest.raises(subprocess.TimeoutExpired):
-                self.process.wait(timeout=0.02)
+        wait_until(lambda: self.process.poll() is not None or condition())
+        assert self.process.poll() is None, self.output()
 
     def output(self) -> str:
         """Wait for the end; what the process printed."""

@@ -9,6 +9,7 @@ from conftest import tiny_params
 from safetensors.torch import load_file
 from training_run import run_stages
 
+from prologue.data import tokens as token_cache
 from prologue.data.images import ImageShards
 from prologue.data.tokens import TokenCache, write_tokens
 from prologue.data.transforms import crop_views
@@ -166,6 +167,33 @@ def test_the_token_cache_holds_what_the_tokenizer_encodes(shards: Path) -> None:
         assert torch.equal(expected.visual, cached.visual)
         assert torch.equal(expected.prologue, cached.prologue)
         assert cache.labels[index] == images.labels[index]
+        assert torch.equal(tokenizer.decode(cached.visual), tokenizer.decode(expected.visual))
+
+
+def test_a_killed_token_cache_goes_on_with_the_missing_shards(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = tiny_params(tokens__crops="flip")
+    run_stages(params, shards, ["tokenizer", "tokens"])
+    whole = {path.name: path.read_bytes() for path in Path("tokens").rglob("*.npy")}
+    write, written = token_cache._write_shard, []
+
+    def dies_after_one(*arguments: object) -> None:
+        if written:
+            raise KeyboardInterrupt
+        written.append(arguments)
+        write(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(token_cache, "_write_shard", dies_after_one)
+        with pytest.raises(KeyboardInterrupt):
+            write_tokens(params, Path("tokenizer"), shards, Path("again"))
+    written.clear()
+    monkeypatch.setattr(token_cache, "_write_shard", lambda *a: (written.append(a), write(*a)))
+    write_tokens(params, Path("tokenizer"), shards, Path("again"))
+    assert len(written) == 3  # of 3 training shards and 1 of validation
+    assert {path.name: path.read_bytes() for path in Path("again").rglob("*.npy")} == whole
+    written.clear()
+    write_tokens(tiny_params(tokens__crops="ten"), Path("tokenizer"), shards, Path("again"))
+    assert len(written) == 4  # other crops: nothing of the old is used
 
 
 def test_the_schedule_warms_up_stays_and_falls() -> None:

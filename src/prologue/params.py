@@ -51,6 +51,7 @@ class Section(BaseModel):
 
 class DataParams(Section):
     source: Path
+    classes: Annotated[int, Field(ge=1)] | list[str | int] | None
     image_size: Annotated[int, Field(ge=8)]
     train_limit: OptionalCount
     val_limit: OptionalCount
@@ -63,6 +64,7 @@ class DataParams(Section):
 class AugmentParams(Section):
     max_scale: Annotated[float, Field(ge=1)]
     flip: bool
+    decoder: Literal["exact", "fast"]
 
 
 class TransformerParams(Section):

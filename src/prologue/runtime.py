@@ -2,20 +2,19 @@
 
 import os
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from tqdm import tqdm
 
 from prologue.files import remove
-from prologue.launch import is_main_process
+from prologue.launch import own_cores
+from prologue.seeds import derive_seed
 
-T = TypeVar("T")
+KEY = ".key"  # file that names what a temporary folder is made of
 
 
 def start_accelerator() -> Accelerator:
@@ -26,56 +25,44 @@ def start_accelerator() -> Accelerator:
     """
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     if accelerator.device.type == "cpu":
-        local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        threads = os.environ.get("PROLOGUE_THREADS") or max(1, available_cores() // local_processes)
-        torch.set_num_threads(int(threads))
+        torch.set_num_threads(int(os.environ.get("PROLOGUE_THREADS") or own_cores()))
     return accelerator
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def loader_workers() -> int:
     """Worker processes of a data loader: none where the CPU runs the model; `PROLOGUE_WORKERS` overrides."""
     if "PROLOGUE_WORKERS" in os.environ:
         return int(os.environ["PROLOGUE_WORKERS"])
-    return min(8, available_cores() // 4) if torch.cuda.is_available() else 0
+    return min(8, own_cores()) if torch.cuda.is_available() else 0
 
 
 def seed_everything(*parts: int) -> None:
-    """Seed Python, NumPy and torch from a tuple such as (seed, step, rank)."""
+    """Seed Python, NumPy and torch from a tuple such as (seed, step)."""
     seed = derive_seed(*parts)
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 
-def derive_seed(*parts: int) -> int:
-    """One 63-bit seed from several integers; different tuples give unrelated seeds."""
-    return int(np.random.SeedSequence((len(parts), *parts)).generate_state(1, np.uint64)[0] >> 1)
-
-
-def progress(items: Iterable[T], label: str, unit: str, total: int | None = None, initial: int = 0) -> Iterator[T]:
-    """Iterate with a progress bar (rate and ETA) on the main process; a line every 20 s where stderr is no terminal."""
-    interval = 0.5 if os.isatty(2) else 20
-    yield from tqdm(
-        items, label, total, unit=unit, initial=initial, mininterval=interval, disable=not is_main_process()
-    )
-
-
 @contextmanager
-def replacing_together(folder: Path, accelerator: Accelerator) -> Iterator[Path]:
-    """Yield one temporary folder that all processes write to; it takes `folder`'s place when all have finished."""
+def replacing_together(folder: Path, accelerator: Accelerator, key: str | None = None) -> Iterator[Path]:
+    """Yield one temporary folder that all processes write to; it takes `folder`'s place when all have finished.
+
+    With a `key`, which says what is being made of what, a run of the same key finds what a killed one had written.
+    """
     temporary = folder.with_name(f".{folder.name}.tmp")
-    if accelerator.is_main_process:
+    note = temporary / KEY
+    goes_on = key is not None and note.is_file() and note.read_text() == key
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process and not goes_on:
         remove(temporary)
         temporary.mkdir(parents=True)
+        note.write_text(key or "")
     accelerator.wait_for_everyone()
     yield temporary
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
+        note.unlink(missing_ok=True)
         remove(folder)
         temporary.rename(folder)
     accelerator.wait_for_everyone()

@@ -2,6 +2,7 @@
 
 import io
 import os
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from prologue.errors import PrologueError
 from prologue.files import read_json
 
 MANIFEST = "manifest.json"
-MANIFEST_FORMAT = 1
+MANIFEST_FORMAT = 2
 EXTENSIONS = {  # of the formats that are read, by Pillow's names
     "JPEG": "jpg",
     "MPO": "jpg",  # a JPEG with further pictures behind it, as phones make them: the first counts
@@ -55,6 +56,7 @@ class ImageShards:
 
     Attributes:
         classes: class names; a label is a position in this list.
+        class_names: the same for people.
         labels: int64 (N,).
         shard_sizes: images in each tar.
     """
@@ -70,17 +72,25 @@ class ImageShards:
         tars = [folder / shard["file"] for shard in manifest[split]["shards"]]
         indexes = [np.load(index_path(tar)) for tar in tars]
         self.classes: list[str] = manifest["classes"]
+        self.class_names: list[str] = manifest["class_names"]
         self._tars = _Tars(tars)
         self.shard_sizes = [len(index) for index in indexes]
         self._shard = np.repeat(np.arange(len(tars)), self.shard_sizes)
-        self._offset, self._size, self.labels = np.concatenate([np.empty((0, 3), np.int64), *indexes]).T.copy()
+        columns = np.concatenate([np.empty((0, 4), np.int64), *indexes]).T.copy()
+        self._offset, self._size, self.labels, self._checksum = columns
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def read(self, position: int) -> bytes:
-        """The original file of an image."""
-        return self._tars.read(self._shard[position], int(self._offset[position]), int(self._size[position]))
+        """The original file of an image. Raises PrologueError where its shard is damaged."""
+        shard = self._shard[position]
+        data = self._tars.read(shard, int(self._offset[position]), int(self._size[position]))
+        if zlib.crc32(data) != self._checksum[position]:
+            raise PrologueError(
+                f"{self._tars.paths[shard]} is damaged at byte {self._offset[position]}: run `dvc repro -f shards`"
+            )
+        return data
 
     def image(self, position: int) -> Image.Image:
         """An image as 8-bit RGB, upright, at its original size."""
@@ -88,7 +98,7 @@ class ImageShards:
 
 
 def index_path(tar: Path) -> Path:
-    """The index beside a tar: int64 (images, 3) of offset, size, label."""
+    """The index beside a tar: int64 (images, 4) of offset, size, label, CRC-32."""
     return tar.with_suffix(".index.npy")
 
 
@@ -99,11 +109,11 @@ class _Tars:
     """
 
     def __init__(self, paths: list[Path]) -> None:
-        self._paths = paths
+        self.paths = paths
         self._descriptors: dict[int, int] = {}
 
     def __reduce__(self) -> tuple[type["_Tars"], tuple[list[Path]]]:
-        return _Tars, (self._paths,)
+        return _Tars, (self.paths,)
 
     def __del__(self) -> None:
         for descriptor in self._descriptors.values():
@@ -112,8 +122,8 @@ class _Tars:
     def read(self, number: int, offset: int, size: int) -> bytes:
         """`size` bytes of file `number` from `offset`. Raises PrologueError where the file is shorter."""
         if number not in self._descriptors:
-            self._descriptors[number] = os.open(self._paths[number], os.O_RDONLY)
+            self._descriptors[number] = os.open(self.paths[number], os.O_RDONLY)
         data = os.pread(self._descriptors[number], size, offset)
         if len(data) != size:
-            raise PrologueError(f"{self._paths[number]} is shorter than its index says: run the stage shards again")
+            raise PrologueError(f"{self.paths[number]} is shorter than its index says: run the stage shards again")
         return data

@@ -85,11 +85,11 @@ class _TrainingSteps(Dataset[Batch]):
         epochs, indices = epoch_indices(len(self._shards), self._seed, self._batch, step)
         own = indices[self._share]
         crops = [self._crop(int(epoch), int(index)) for epoch, index in zip(epochs[self._share], own, strict=True)]
-        return _channels_first(crops), torch.from_numpy(self._shards.labels[own])
+        return torch.stack(crops), torch.from_numpy(self._shards.labels[own])
 
-    def _crop(self, epoch: int, index: int) -> Pixels:
+    def _crop(self, epoch: int, index: int) -> torch.Tensor:
         rng = np.random.default_rng((STREAM, self._seed, epoch, index))
-        return random_crop(self._shards.image(index), self._size, self._augment.max_scale, self._augment.flip, rng)
+        return random_crop(self._shards.read(index), self._size, self._augment, rng)
 
 
 class _ViewBatches(Dataset[Batch]):

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prologue.errors import PrologueError
-from prologue.runtime import derive_seed
+from prologue.seeds import derive_seed
 
 STREAM = 1  # of random numbers, apart from those of augmentation
 SPREAD = 1000  # validation images of a point of a curve

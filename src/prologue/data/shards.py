@@ -1,239 +1,314 @@
-"""From a source to webdataset tars: every image verified, its bytes kept, the same output for the same input."""
+"""From a source to webdataset tars: every image verified, its bytes kept, the same output for the same input.
 
+A shard holds the images at its places of the chosen order that can be used, so that shards are independent: processes
+and machines share them out, and a run that was killed goes on with those that are missing.
+"""
+
+import errno
 import hashlib
-import math
+import io
+import json
+import os
+import shutil
+import signal
 import tarfile
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
-from itertools import groupby
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import lru_cache
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from webdataset import TarWriter
 
-from prologue.data.images import EXTENSIONS, MANIFEST, MANIFEST_FORMAT, ImageShards, index_path, open_image, to_rgb
-from prologue.data.sources import Entry, Rejected, Unusable, open_source
+from prologue.data.choice import choose_images, name_some
+from prologue.data.images import MANIFEST, MANIFEST_FORMAT, index_path
+from prologue.data.listing import ListedImage, Listing, list_files
+from prologue.data.sources import KINDS, kind_of
+from prologue.data.sources.base import Source, Unusable
+from prologue.data.verify import check_image, check_size
 from prologue.errors import PrologueError
-from prologue.files import replacing, sha256, write_json
+from prologue.files import read_json, remove, replacing, sha256, write_json
+from prologue.launch import is_main_process, own_cores, progress, rank, world_size
 from prologue.params import DataParams
-from prologue.runtime import available_cores, progress
 
 SPLITS = ("train", "val")
-VERIFIED_AT_ONCE = 256  # images in memory
-MIN_VALIDATION = 10  # images that the metrics need
-MAX_ASPECT = 100  # scaling the shorter side of a thinner image to image_size would take too much memory
-MAX_BYTES_PER_PIXEL = 8  # 16-bit RGBA, uncompressed
+LISTING, KEY = "listing.sqlite", "key"
+TAR_OVERHEAD = 3 * 1024  # bytes beside each image: three headers, class and path
 NAMED_IN_ERROR = 5  # rejected files
 
 
-@dataclass(frozen=True)
-class Sample:
-    """An image file that decodes without a fault. `extension` is that of its real format."""
+class SourceError(PrologueError):
+    """The source cannot be used as it is."""
 
-    label: int
-    path: str
-    extension: str
-    data: bytes
+
+@dataclass(frozen=True)
+class Job:
+    """One shard to write, and what it is written from; `key` stands for the listing's content."""
+
+    work: Path
+    key: str
+    source: Path
+    kind: str
+    split: str
+    number: int
+    images: int
+    max_pixels: int
+
+    @property
+    def tar(self) -> Path:
+        """The shard."""
+        return self.work / self.split / f"{self.number:06d}.tar"
+
+    @property
+    def report(self) -> Path:
+        """What became of its images; there when the shard is complete."""
+        return self.tar.with_suffix(".json")
 
 
 def write_shards(data: DataParams, seed: int, output: Path) -> dict[str, Any]:
     """Write {train,val}/NNNNNN.tar, their indexes and manifest.json to the folder `output`.
 
-    A tar holds the original bytes of each image, its class id (.cls) and its path in the source (.txt). The order of
-    the images and the choice of held-out images depend on `seed` and their paths alone.
+    A tar holds the original bytes of each image, its class id (.cls) and its path in the source (.txt). The images'
+    order and the choice of held-out images depend on `seed` and their paths alone. Every process of a launch writes its
+    own shards, on all of its cores; a run that was killed finds its finished shards in a folder beside `output`.
 
     Returns:
         Counts of images, classes and rejected files.
 
     Raises:
-        PrologueError: the source cannot be used, or more than data.max_rejected of its files cannot.
+        PrologueError: the source cannot be used, more than data.max_rejected of its files cannot, or the disk is full.
     """
-    with open_source(data.source) as source, replacing(output) as folder:
-        splits = _choose(source.entries, data, seed)
-        classes = sorted({entry.class_name for entry in splits["train"]})
-        rejections = _Rejections(source.rejected, sum(map(len, splits.values())), data)
-        manifest: dict[str, Any] = {"format": MANIFEST_FORMAT, "classes": classes}
-        for split in SPLITS:
-            entries = progress(_verify(splits[split], classes, data), f"{split} shards", "image", len(splits[split]))
-            shards = _write_tars(folder, split, rejections.without(entries), data.images_per_shard)
-            manifest[split] = {"images": sum(shard["images"] for shard in shards), "shards": shards}
-        manifest["rejected"] = [asdict(item) for item in rejections.items]
-        write_json(folder / MANIFEST, manifest)
-        _require_all_classes(folder, data.source)
-    return {
-        "train": {"images": manifest["train"]["images"]},
-        "val": {"images": manifest["val"]["images"]},
-        "classes": len(classes),
-        "rejected": {"count": len(rejections.items), "share": rejections.share},
-    }
+    work = output.with_name(f".{output.name}.tmp")
+    kind, wait = kind_of(data.source), _barrier()
+    try:
+        if is_main_process():
+            _prepare(work, kind, data, seed)
+        wait()
+        _write_own(work, _jobs(work, kind, data), data)
+        wait()
+        metrics = _finish(work, kind, data, output) if is_main_process() else {}
+    except SourceError:
+        remove(work)  # the source must change, and with it all that was written of it
+        raise
+    wait()
+    return metrics
 
 
-def _choose(entries: list[Entry], data: DataParams, seed: int) -> dict[str, list[Entry]]:
-    """The entries of each split in shuffled order, held out and limited as the params say."""
-    shuffled = sorted(entries, key=lambda entry: _shuffle_key(seed, entry.member.path))
-    if not any(entry.split == "val" for entry in entries):
-        shuffled = _hold_out(shuffled, data.val_fraction)
-    train = _limit([entry for entry in shuffled if entry.split != "val"], data.train_limit)
-    val = _limit([entry for entry in shuffled if entry.split == "val"], data.val_limit)
-    unknown = {entry.class_name for entry in shuffled} - {entry.class_name for entry in train}
-    if unknown:
+def _barrier() -> Callable[[], None]:
+    """What waits for all processes of the launch; torch is needed, and loaded, only where there are several."""
+    if world_size() == 1:
+        return lambda: None
+    from prologue.runtime import start_accelerator
+
+    return start_accelerator().wait_for_everyone
+
+
+def _prepare(work: Path, kind: str, data: DataParams, seed: int) -> None:
+    """List the source and choose the images; keep the shards that an earlier run wrote of the same."""
+    work.mkdir(parents=True, exist_ok=True)
+    remove(work / LISTING)
+    with Listing(work / LISTING) as listing:
+        try:
+            source = KINDS[kind](data.source)
+            digest = list_files(listing, source, seed)
+            choose_images(listing, source, data)
+        except OSError as error:
+            raise SourceError(f"data.source: {data.source} cannot be listed: {error}") from None
+        except PrologueError as error:
+            raise SourceError(f"data.source: {data.source}: {error}") from None
+        settings = data.model_dump(mode="json", exclude={"source", "image_size"})
+        key = hashlib.sha256(f"{MANIFEST_FORMAT} {seed} {json.dumps(settings)} {digest}".encode()).hexdigest()
+        if not (work / KEY).is_file() or (work / KEY).read_text() != key:
+            for name in (*SPLITS, KEY):
+                remove(work / name)
+            (work / KEY).write_text(key)
+        _require_space(work, listing)
+    for split in SPLITS:
+        (work / split).mkdir(exist_ok=True)
+
+
+def _require_space(work: Path, listing: Listing) -> None:
+    """Raise PrologueError where the disk cannot hold what is still to be written."""
+    count, size = listing.one("SELECT COUNT(*), COALESCE(SUM(size), 0) FROM chosen JOIN files USING (id)")
+    written = sum(tar.stat().st_size for tar in work.glob("*/*.tar"))
+    needed, free = size + count * TAR_OVERHEAD - written, shutil.disk_usage(work).free
+    if needed > free:
         raise PrologueError(
-            f"data.source: {data.source} has no training images of the classes {_list(unknown)}; "
-            "every class needs images in train/, and data.train_limit at least one per class"
+            f"{work.parent.resolve()}: the shards need {needed / 1e9:.1f} GB more, and the disk has {free / 1e9:.1f} GB"
         )
-    if not val:
-        raise PrologueError(f"data.source: {data.source} has one image per class, so none can be held out; add val/")
-    return {"train": train, "val": val}
 
 
-def _shuffle_key(seed: int, path: str) -> bytes:
-    return hashlib.sha256(f"{seed}:{path}".encode("utf-8", "backslashreplace")).digest()
-
-
-def _hold_out(entries: list[Entry], fraction: float) -> list[Entry]:
-    """Mark the first entries of each class as validation.
-
-    The fraction of a class; of small classes more, up to half, to reach MIN_VALIDATION images in all.
-    """
-    counts = Counter(entry.class_name for entry in entries)
-    least = math.ceil(MIN_VALIDATION / len(counts))
-    held_out = {
-        name: min(max(round(fraction * count), min(least, count // 2)), count - 1) for name, count in counts.items()
-    }
+def _jobs(work: Path, kind: str, data: DataParams) -> list[Job]:
+    """Every shard of both splits."""
+    with Listing(work / LISTING) as listing:
+        counts = {split: listing.count(split) for split in SPLITS}
+    key = (work / KEY).read_text()
     return [
-        replace(entry, split="val" if rank < held_out[entry.class_name] else "train")
-        for rank, entry in _ranked(entries)
+        Job(work, key, data.source, kind, split, number, data.images_per_shard, data.max_pixels)
+        for split in SPLITS
+        for number in range(-(-counts[split] // data.images_per_shard))
     ]
 
 
-def _limit(entries: list[Entry], limit: int | None) -> list[Entry]:
-    """At most `limit` entries, as even over the classes as their sizes allow, in unchanged order."""
-    places = sorted((rank, place) for place, (rank, _) in enumerate(_ranked(entries)))[:limit]
-    return [entries[place] for place in sorted(place for _, place in places)]
+def _write_own(work: Path, jobs: list[Job], data: DataParams) -> None:
+    """Write this process's share of the shards that are missing."""
+    missing = [job for job in jobs if not job.report.is_file()][rank() :: world_size()]
+    with Listing(work / LISTING) as listing:
+        limit = _RejectionLimit(data, sum(listing.count(split) for split in SPLITS))
+    for report in progress(_written(missing), "shards", "shard", len(missing)):
+        limit.add(report["rejected"])
 
 
-def _ranked(entries: list[Entry]) -> Iterator[tuple[int, Entry]]:
-    """Each entry with the number of entries of its class before it."""
-    seen: Counter[str] = Counter()
-    for entry in entries:
-        yield seen[entry.class_name], entry
-        seen[entry.class_name] += 1
-
-
-def _verify(entries: list[Entry], classes: list[str], data: DataParams) -> Iterator[Sample | Rejected]:
-    """Decode each entry, on all cores, in order."""
-    labels = {name: label for label, name in enumerate(classes)}
-
-    def load(entry: Entry) -> Sample | Rejected:
-        path = entry.member.path
+def _written(jobs: list[Job]) -> Iterator[dict[str, Any]]:
+    """The reports of shards, as they are written by worker processes (`PROLOGUE_WORKERS`, default: one per core)."""
+    workers = min(int(os.environ.get("PROLOGUE_WORKERS") or own_cores()), len(jobs))
+    if workers <= 1:
+        yield from map(write_shard, jobs)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_follow_parent) as pool:
+        futures = [pool.submit(write_shard, job) for job in jobs]
         try:
-            content = _read(entry, data.max_pixels)
-            return Sample(labels[entry.class_name], path, check_image(content, data.max_pixels), content)
-        except Unusable as reason:
-            return Rejected(path, str(reason))
-
-    with ThreadPoolExecutor(available_cores()) as threads:
-        for first in range(0, len(entries), VERIFIED_AT_ONCE):
-            yield from threads.map(load, entries[first : first + VERIFIED_AT_ONCE])
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
-def _read(entry: Entry, max_pixels: int) -> bytes:
-    """The bytes of a file, which a zip may claim to be endless."""
-    if entry.member.size > MAX_BYTES_PER_PIXEL * max_pixels + 2**20:
-        raise Unusable(f"{entry.member.size} bytes, more than an image of {max_pixels} pixels takes")
-    return entry.member.read()
+def _follow_parent() -> None:
+    """Leave Ctrl-C to the parent process, and end when it does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def check_image(content: bytes, max_pixels: int) -> str:
-    """Decode an image file completely; return the extension of its real format. Raises Unusable with the reason."""
+def write_shard(job: Job) -> dict[str, Any]:
+    """Write the tar of a job, its index and its report, which is returned.
+
+    Raises PrologueError where the disk is full.
+    """
+    source, listing = _opened(job.kind, job.source, job.work, job.key)
+    images = listing.images(job.split, job.number * job.images, (job.number + 1) * job.images)
+    rejected: list[dict[str, str]] = []
+    index: list[tuple[int, int, int, int]] = []
     try:
-        with open_image(content) as image:
-            if image.width * image.height > max_pixels:
-                raise Unusable(f"{image.width} x {image.height} pixels, more than data.max_pixels = {max_pixels}")
-            if max(image.size) > MAX_ASPECT * min(image.size):
-                raise Unusable(f"{image.width} x {image.height} pixels: longer than {MAX_ASPECT} times its width")
-            if getattr(image, "is_animated", False) and image.format != "MPO":
-                raise Unusable("more than one frame or page")
-            to_rgb(image)
-            return EXTENSIONS[str(image.format)]
-    except Unusable:
-        raise
-    except Exception as error:  # Pillow's plugins raise nearly anything on damaged files
-        raise Unusable(f"does not decode: {error or type(error).__name__}") from error
+        with replacing(job.tar) as temporary, tarfile.open(temporary, "w", format=tarfile.GNU_FORMAT) as tar:
+            for place, image in enumerate(images, start=job.number * job.images):
+                try:
+                    content, extension = _usable(source, image, job.max_pixels)
+                except Unusable as reason:
+                    rejected.append({"path": image.path, "reason": str(reason)})
+                    continue
+                offset = _add(tar, f"{place:08d}.{extension}", content)
+                index.append((offset, len(content), image.label, zlib.crc32(content)))
+                _add(tar, f"{place:08d}.cls", b"%d" % image.label)
+                _add(tar, f"{place:08d}.txt", image.path.encode("utf-8", "backslashreplace"))
+        with replacing(index_path(job.tar)) as temporary, temporary.open("wb") as file:
+            np.save(file, np.array(index, np.int64).reshape(-1, 4))
+        file_name = job.tar.relative_to(job.work).as_posix()
+        report = {"file": file_name, "images": len(index), "sha256": sha256(job.tar), "rejected": rejected}
+        write_json(job.report, report)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise PrologueError(
+            f"the disk is full while writing {job.tar}; finished shards are kept: make room and run the same command"
+        ) from None
+    return report
 
 
-class _Rejections:
-    """The files that cannot be used, and when they are too many."""
+@lru_cache(maxsize=1)
+def _opened(kind: str, path: Path, work: Path, key: str) -> tuple[Source, Listing]:
+    """A source and its listing, opened once in each process."""
+    return KINDS[kind](path), Listing(work / LISTING)
 
-    def __init__(self, items: list[Rejected], images: int, data: DataParams) -> None:
-        self.items: list[Rejected] = []
-        self._total = images + len(items)
-        self._data = data
-        for item in items:
-            self._add(item)
 
-    @property
-    def share(self) -> float:
-        """Of all files that were to become images."""
-        return len(self.items) / self._total
+def _usable(source: Source, image: ListedImage, max_pixels: int) -> tuple[bytes, str]:
+    """Content and real extension of an image. Raises Unusable."""
+    check_size(image.size, max_pixels)
+    content = source.read(image.path, image.size, image.place)
+    check_size(len(content), max_pixels)
+    return content, check_image(content, max_pixels)
 
-    def without(self, results: Iterable[Sample | Rejected]) -> Iterator[Sample]:
-        """Pass samples on; keep rejected files. Raises PrologueError once they are too many."""
-        for result in results:
-            if isinstance(result, Rejected):
-                self._add(result)
-            else:
-                yield result
 
-    def _add(self, item: Rejected) -> None:
-        self.items.append(item)
-        if self.share > self._data.max_rejected:
-            named = "".join(f"\n  {item.path}: {item.reason}" for item in self.items[:NAMED_IN_ERROR])
-            raise PrologueError(
-                f"data.source: more than data.max_rejected = {self._data.max_rejected:g} of the {self._total} files of "
-                f"{self._data.source} cannot be used; mend or remove them, or raise the limit. The first:{named}"
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> int:
+    """Append a file to a tar; returns the offset of its content."""
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = len(content), 0o444
+    offset = tar.offset + tarfile.BLOCKSIZE
+    tar.addfile(info, io.BytesIO(content))
+    return offset
+
+
+class _RejectionLimit:
+    """Stops when more than data.max_rejected of the images do not decode."""
+
+    def __init__(self, data: DataParams, images: int) -> None:
+        self._data, self._images, self._count = data, images, 0
+        self._first: list[dict[str, str]] = []
+
+    def add(self, rejected: list[dict[str, str]]) -> None:
+        """Count rejected images. Raises PrologueError once they are too many."""
+        self._count += len(rejected)
+        self._first += rejected[: NAMED_IN_ERROR - len(self._first)]
+        if self._count > self._data.max_rejected * self._images:
+            named = "".join(f"\n  {item['path']}: {item['reason']}" for item in self._first)
+            raise SourceError(
+                f"data.source: more than data.max_rejected = {self._data.max_rejected:g} of the {self._images} images "
+                f"of {self._data.source} cannot be used; mend or remove them, or raise the limit. The first:{named}"
             )
 
 
-def _write_tars(folder: Path, split: str, samples: Iterable[Sample], images_per_shard: int) -> list[dict[str, Any]]:
-    """Write tars and indexes of a split; return their entries in the manifest."""
-    (folder / split).mkdir(parents=True)
-    shards = []
-    for number, group in groupby(enumerate(samples), lambda item: item[0] // images_per_shard):
-        path = folder / split / f"{number:06d}.tar"
-        index = _write_tar(path, group)
-        np.save(index_path(path), index)
-        shards.append({"file": f"{split}/{path.name}", "images": len(index), "sha256": sha256(path)})
-    return shards
+def _finish(work: Path, kind: str, data: DataParams, output: Path) -> dict[str, Any]:
+    """Write the manifest and put the shards in their place; returns the metrics."""
+    with Listing(work / LISTING) as listing:
+        listed = [{"path": path, "reason": reason} for path, reason in listing.rejected()]
+        usable = listing.one("SELECT COUNT(*) FROM files JOIN classes ON class = name WHERE problem IS NULL")[0]
+        classes = listing.names("SELECT name FROM classes ORDER BY label")
+        readable = listing.names("SELECT readable FROM classes ORDER BY label")
+        images = sum(listing.count(split) for split in SPLITS)
+    reports = {split: [read_json(path) for path in sorted((work / split).glob("*.json"))] for split in SPLITS}
+    undecoded = [item for split in SPLITS for report in reports[split] for item in report.pop("rejected")]
+    _RejectionLimit(data, usable + len(listed)).add(listed)
+    _RejectionLimit(data, images).add(undecoded)
+    rejected = listed + undecoded
+    manifest: dict[str, Any] = {"format": MANIFEST_FORMAT, "classes": classes, "class_names": readable}
+    for split in SPLITS:
+        shards = [report for report in reports[split] if report["images"]]
+        manifest[split] = {"images": sum(shard["images"] for shard in shards), "shards": shards}
+    manifest["rejected"] = rejected
+    _require_all_classes(work, manifest, data)
+    write_json(work / MANIFEST, manifest)
+    empty = [work / report["file"] for split in SPLITS for report in reports[split] if not report["images"]]
+    leftovers = [work / LISTING, work / KEY, *work.glob("*/*.json"), *empty, *map(index_path, empty)]
+    for leftover in leftovers:
+        remove(leftover)
+    remove(output)
+    work.rename(output)
+    return {
+        "kind": kind,
+        **{split: {"images": manifest[split]["images"]} for split in SPLITS},
+        "classes": len(classes),
+        "rejected": {"count": len(rejected), "share": len(rejected) / (images + len(listed))},
+    }
 
 
-def _write_tar(path: Path, samples: Iterable[tuple[int, Sample]]) -> NDArray[np.int64]:
-    """Write a webdataset tar of numbered samples; return its index."""
-    index = []
-    with path.open("wb") as file, TarWriter(file, user="", group="", mtime=0, encoder=False) as tar:
-        for number, sample in samples:
-            key = {"__key__": f"{number:08d}"}
-            index.append((tar.tarstream.offset + tarfile.BLOCKSIZE, len(sample.data), sample.label))  # past its header
-            tar.write(key | {sample.extension: sample.data})
-            tar.write(key | {"cls": b"%d" % sample.label, "txt": sample.path.encode("utf-8", "backslashreplace")})
-    return np.array(index, dtype=np.int64)
-
-
-def _require_all_classes(folder: Path, source: Path) -> None:
+def _require_all_classes(work: Path, manifest: dict[str, Any], data: DataParams) -> None:
     """Raise PrologueError where damaged files leave a class without training images, or nothing to validate on."""
-    train, val = ImageShards(folder, "train"), ImageShards(folder, "val")
-    lost = set(train.classes) - {train.classes[label] for label in train.labels}
-    if lost or not len(val):
-        what = f"training image of the classes {_list(lost)}" if lost else "validation image"
-        raise PrologueError(f"data.source: no {what} in {source} can be used; check that its files are images")
-
-
-def _list(names: Iterable[str]) -> str:
-    """The first few of some names, for a message."""
-    first, *others = sorted(names)
-    shown = ", ".join([first, *others[: NAMED_IN_ERROR - 1]])
-    return shown + (", ..." if len(others) >= NAMED_IN_ERROR else "")
+    counts = np.zeros(len(manifest["classes"]), np.int64)
+    for shard in manifest["train"]["shards"]:
+        labels = np.load(index_path(work / shard["file"]))[:, 2]
+        counts += np.bincount(labels, minlength=len(counts))
+    lost = [name for name, count in zip(manifest["classes"], counts, strict=True) if not count]
+    if lost or not manifest["val"]["images"]:
+        what = f"training image of the classes {name_some(lost)}" if lost else "validation image"
+        raise SourceError(f"data.source: no {what} in {data.source} can be used; check that its files are images")

@@ -11,49 +11,72 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from prologue.data.images import ImageShards
+from prologue.data.images import MANIFEST, ImageShards
 from prologue.data.loader import Batch, view_batches
 from prologue.data.order import epoch_indices, share_of
 from prologue.data.transforms import CROPS
 from prologue.errors import PrologueError
-from prologue.files import read_json, write_json
+from prologue.files import read_json, replacing, write_json
+from prologue.fingerprint import fingerprint
+from prologue.launch import progress
 from prologue.models.export import load_tokenizer
 from prologue.models.tokenizer import Tokenizer, Tokens
 from prologue.models.vocabulary import Vocabulary
 from prologue.params import Params
-from prologue.runtime import derive_seed, progress, replacing_together, start_accelerator
+from prologue.runtime import replacing_together, start_accelerator
+from prologue.seeds import derive_seed
 
 
 def write_tokens(params: Params, tokenizer_folder: Path, shards: Path, output: Path) -> dict[str, Any]:
     """Encode every image of the shards: training images in all views of `tokens.crops`, validation images centred.
 
-    Where no AR model is to be trained on them, training images are left out. Every process encodes its own shards.
-    Returns the metrics of the stage.
+    Where no AR model is to be trained on them, training images are left out. Every process encodes its own shards; a
+    run that was killed goes on with those that are missing. Returns the metrics of the stage.
     """
     accelerator = start_accelerator()
     tokenizer = load_tokenizer(tokenizer_folder, accelerator.device)
+    inputs = [shards / MANIFEST, *sorted(tokenizer_folder.glob("*.*"))]
+    settings = (params.tokens.crops, params.data.image_size, params.trains_stage2)
     schemes = {"train": params.tokens.crops, "val": "center"}
     if not params.trains_stage2:
         del schemes["train"]
     counts = {}
-    with replacing_together(output, accelerator) as folder:
+    with replacing_together(output, accelerator, fingerprint(settings, inputs)) as folder:
         for split, scheme in schemes.items():
             images = ImageShards(shards, split)
             (folder / split).mkdir(exist_ok=True)
-            starts = np.cumsum([0, *images.shard_sizes])
             own = range(accelerator.process_index, len(images.shard_sizes), accelerator.num_processes)
-            for shard in progress(own, f"tokens {split}", "shard"):
-                indices = np.arange(starts[shard], starts[shard + 1])
-                batches = view_batches(images, params.data.image_size, scheme, indices, params.tokens.batch)
-                np.save(folder / split / f"{shard:06d}.npy", _encode_shard(tokenizer, batches, len(indices), scheme))
-                np.save(folder / split / f"{shard:06d}.labels.npy", images.labels[indices])
+            missing = [shard for shard in own if not ids_path(folder, split, shard).is_file()]
+            for shard in progress(missing, f"tokens {split}", "shard"):
+                _write_shard(folder, tokenizer, images, split, shard, scheme, params.tokens.batch)
             counts[split] = {"images": len(images), "views": CROPS[scheme]}
         if accelerator.is_main_process:
             vocabulary = tokenizer.vocabulary(len(images.classes)).model_dump()
-            write_json(
-                folder / "manifest.json", {"classes": images.classes, "counts": counts, "vocabulary": vocabulary}
-            )
+            manifest = {"classes": images.class_names, "counts": counts, "vocabulary": vocabulary}
+            write_json(folder / "manifest.json", manifest)
     return counts
+
+
+def ids_path(folder: Path, split: str, shard: int) -> Path:
+    """The ids of an image shard; its labels are beside it."""
+    return folder / split / f"{shard:06d}.npy"
+
+
+def _write_shard(
+    folder: Path, tokenizer: Tokenizer, images: ImageShards, split: str, shard: int, scheme: str, batch: int
+) -> None:
+    """Encode one image shard; its ids appear last and whole, so that they say that it is done."""
+    start = sum(images.shard_sizes[:shard])
+    indices = np.arange(start, start + images.shard_sizes[shard])
+    batches = view_batches(images, tokenizer.config.image_size, scheme, indices, batch)
+    path = ids_path(folder, split, shard)
+    arrays = {
+        path.with_suffix(".labels.npy"): images.labels[indices],
+        path: _encode_shard(tokenizer, batches, len(indices), scheme),
+    }
+    for name, array in arrays.items():
+        with replacing(name) as temporary, temporary.open("wb") as file:
+            np.save(file, array)
 
 
 def _encode_shard(tokenizer: Tokenizer, batches: Iterator[Batch], count: int, scheme: str) -> npt.NDArray[np.uint16]:

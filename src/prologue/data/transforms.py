@@ -1,13 +1,33 @@
-"""Square uint8 crops of PIL images."""
+"""Square uint8 crops: by Pillow exactly as ADM resamples, or by torchvision, faster and nearly the same."""
+
+from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_jpeg
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+from prologue.data.images import open_image, to_rgb
+from prologue.params import AugmentParams
 
 Pixels = NDArray[np.uint8]
 
 CROPS = {"center": 1, "flip": 2, "ten": 10}  # views per image of each scheme
 TEN_CROP_SCALE = 281 / 256  # side of the square that the ten crops are cut from, relative to theirs
+
+
+class Crop(NamedTuple):
+    """A square of an image that is scaled to `height` x `width` px first; mirrored where `flip`."""
+
+    height: int
+    width: int
+    top: int
+    left: int
+    flip: bool
 
 
 def center_crop(image: Image.Image, size: int) -> Pixels:
@@ -17,16 +37,50 @@ def center_crop(image: Image.Image, size: int) -> Pixels:
     return pixels[top : top + size, left : left + size]
 
 
-def random_crop(image: Image.Image, size: int, max_scale: float, flip: bool, rng: np.random.Generator) -> Pixels:
-    """A random square of an image whose shorter side is drawn from size to round(max_scale * size) px.
+def random_crop(data: bytes, size: int, augment: AugmentParams, rng: np.random.Generator) -> Tensor:
+    """A random square of an image file whose shorter side is drawn from size to round(max_scale * size) px.
 
-    `flip` mirrors half of the crops. uint8 (size, size, 3).
+    `augment.flip` mirrors half of the crops; `augment.decoder` is exact (Pillow, resampling as ADM does) or fast
+    (torchvision; benchmarks/loading.py measures the difference). uint8 (3, size, size).
     """
-    pixels = _resize_shorter_side(image, int(rng.integers(size, round(max_scale * size), endpoint=True)))
-    top = rng.integers(pixels.shape[0] - size, endpoint=True)
-    left = rng.integers(pixels.shape[1] - size, endpoint=True)
-    crop = pixels[top : top + size, left : left + size]
-    return crop[:, ::-1] if flip and rng.random() < 0.5 else crop
+    return CROPPERS[augment.decoder](data, size, augment, rng)
+
+
+def _exact_crop(data: bytes, size: int, augment: AugmentParams, rng: np.random.Generator) -> Tensor:
+    image = to_rgb(open_image(data))
+    crop = _draw_crop(image.width, image.height, size, augment, rng)
+    pixels = _resize_shorter_side(image, min(crop.height, crop.width))
+    cut = pixels[crop.top : crop.top + size, crop.left : crop.left + size]
+    return torch.from_numpy(np.array(cut[:, ::-1] if crop.flip else cut)).permute(2, 0, 1)
+
+
+def _fast_crop(data: bytes, size: int, augment: AugmentParams, rng: np.random.Generator) -> Tensor:
+    pixels = _decode_fast(data)
+    crop = _draw_crop(pixels.shape[2], pixels.shape[1], size, augment, rng)
+    pixels = F.resize(pixels, [crop.height, crop.width], InterpolationMode.BICUBIC, antialias=True)
+    cut = pixels[:, crop.top : crop.top + size, crop.left : crop.left + size]
+    return cut.flip(-1) if crop.flip else cut
+
+
+CROPPERS = {"exact": _exact_crop, "fast": _fast_crop}
+
+
+def _decode_fast(data: bytes) -> Tensor:
+    """Pixels of an image file, upright RGB uint8 (3, H, W): plain JPEGs by torchvision, all else by Pillow."""
+    image = open_image(data)
+    if image.format == "JPEG" and image.mode in ("RGB", "L"):
+        encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        return decode_jpeg(encoded, mode=ImageReadMode.RGB, apply_exif_orientation=True)
+    return torch.from_numpy(np.array(to_rgb(image))).permute(2, 0, 1)
+
+
+def _draw_crop(width: int, height: int, size: int, augment: AugmentParams, rng: np.random.Generator) -> Crop:
+    """A random square of `size` px of an image of this size."""
+    target = int(rng.integers(size, round(augment.max_scale * size), endpoint=True))
+    width, height = _scaled(width, height, target)
+    top = int(rng.integers(height - size, endpoint=True))
+    left = int(rng.integers(width - size, endpoint=True))
+    return Crop(height, width, top, left, augment.flip and bool(rng.random() < 0.5))
 
 
 def crop_views(image: Image.Image, size: int, scheme: str) -> Pixels:
@@ -47,8 +101,15 @@ def crop_views(image: Image.Image, size: int, scheme: str) -> Pixels:
 
 def _resize_shorter_side(image: Image.Image, target: int) -> Pixels:
     """ADM's resampling: halves by box while twice too large, then bicubic. uint8 (H, W, 3) of min(H, W) = target."""
+    scaled = _scaled(image.width, image.height, target)
     while min(image.size) >= 2 * target:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
-    scale = target / min(image.size)
-    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
-    return np.asarray(image)
+    return np.asarray(image.resize(scaled, Image.Resampling.BICUBIC))
+
+
+def _scaled(width: int, height: int, target: int) -> tuple[int, int]:
+    """Width and height of an image after `_resize_shorter_side`."""
+    while min(width, height) >= 2 * target:
+        width, height = width // 2, height // 2
+    scale = target / min(width, height)
+    return round(width * scale), round(height * scale)

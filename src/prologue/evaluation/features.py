@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from prologue.errors import PrologueError
+from prologue.launch import progress
 from prologue.networks import efficientnet_lite, inception, lite_input
-from prologue.runtime import progress
 
 LITE_SIZE = 128  # px; part of the protocol: distances at another size are not comparable
 

@@ -16,10 +16,11 @@ from torch.nn import functional as F
 from prologue.data.images import ImageShards
 from prologue.data.loader import view_batches
 from prologue.evaluation.features import gather, share
+from prologue.launch import progress
 from prologue.models.export import load_tokenizer
 from prologue.models.tokenizer import Tokenizer
 from prologue.params import Params
-from prologue.runtime import progress, start_accelerator
+from prologue.runtime import start_accelerator
 
 PROTOCOL = "fast: centre crops, standardised, full-batch L-BFGS (not MAE's LARS with augmentation)"
 WEIGHT_DECAY = 1e-4

@@ -22,10 +22,11 @@ from prologue.evaluation.reference import load_reference
 from prologue.figures.grids import image_grid
 from prologue.figures.style import BLUE, MUTED, ORANGE, styled
 from prologue.files import replacing, sha256
+from prologue.launch import progress
 from prologue.models.export import load_tokenizer
 from prologue.models.tokenizer import Tokenizer, to_uint8
 from prologue.params import Params
-from prologue.runtime import progress, start_accelerator
+from prologue.runtime import start_accelerator
 from prologue.training.validation import image_psnr
 
 WINDOW, SIGMA = 11, 1.5  # of SSIM, px

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from prologue.models.ar import ARModel
 from prologue.models.tokenizer import Tokens
 from prologue.models.transformer import Block, attend
-from prologue.runtime import derive_seed
 from prologue.sampling.guidance import Guidance
+from prologue.seeds import derive_seed
 
 
 @dataclass(frozen=True)

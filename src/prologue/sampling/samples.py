@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from prologue.figures.grids import image_grid
 from prologue.files import read_json, replacing
+from prologue.launch import progress
 from prologue.models.ar import ARModel
 from prologue.models.export import load_ar, load_tokenizer
 from prologue.models.tokenizer import Tokenizer, Tokens, to_uint8
 from prologue.params import Params
-from prologue.runtime import progress, replacing_together, start_accelerator
+from prologue.runtime import replacing_together, start_accelerator
 from prologue.sampling import Guidance, Temperatures, generate
 
 COLUMNS = 10

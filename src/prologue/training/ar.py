@@ -17,6 +17,7 @@ from prologue.data.tokens import TokenCache
 from prologue.evaluation.likelihood import evaluate_likelihood
 from prologue.figures.grids import image_grid
 from prologue.files import replacing
+from prologue.fingerprint import fingerprint
 from prologue.interop.import_ar import import_ar
 from prologue.models.ar import ARConfig, ARModel
 from prologue.models.dropout import key_rows
@@ -25,7 +26,7 @@ from prologue.models.tokenizer import Tokens, to_uint8
 from prologue.params import Params, TransformerParams
 from prologue.runtime import seed_everything, start_accelerator
 from prologue.sampling import generate
-from prologue.training.checkpoint import Checkpoints, TrainingState, fingerprint
+from prologue.training.checkpoint import Checkpoints, TrainingState
 from prologue.training.draws import Draws, Stream
 from prologue.training.ema import EMA
 from prologue.training.loop import train

@@ -7,13 +7,14 @@ from typing import Any
 from torch import Tensor
 
 from prologue.files import replacing
+from prologue.fingerprint import fingerprint
 from prologue.models.config import PrologueConfig
 from prologue.models.export import load_tokenizer, parameter_count
 from prologue.models.tokenizer import Tokenizer
 from prologue.params import Params
 from prologue.plan import TrainingPlan, plan_attach
 from prologue.runtime import seed_everything, start_accelerator
-from prologue.training.checkpoint import Checkpoints, fingerprint
+from prologue.training.checkpoint import Checkpoints
 from prologue.training.image_task import ImageBatch, ImageTask
 from prologue.training.loop import train
 from prologue.training.output import export_training, save_tokenizer

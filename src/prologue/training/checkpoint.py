@@ -4,13 +4,11 @@ A work directory `.work/STAGE/FINGERPRINT/` holds `step_N/` checkpoints. Every r
 step, so the step number stands for the state of every generator and for the data position.
 """
 
-import hashlib
 import json
 import shutil
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -39,15 +37,6 @@ class TrainingState:
             sizes["ema" if name.startswith("ema/") else "weights"] += tensor.nbytes
         sizes["optimizers"] = sum(tensor.nbytes for tensor in _optimizer_tensors(self).values())
         return {name: round(size / 1e6, 1) for name, size in sizes.items()}
-
-
-def fingerprint(params: Any, inputs: list[Path]) -> str:
-    """Hash of JSON-able params, the content of input files, and the sources of the loaded project modules."""
-    digest = hashlib.sha256(json.dumps(params, sort_keys=True, default=str).encode())
-    sources = [module.__file__ for name, module in sys.modules.items() if name.startswith("prologue")]
-    for path in [*inputs, *sorted(Path(source) for source in sources if source)]:
-        digest.update(sha256(path).encode())
-    return digest.hexdigest()[:16]
 
 
 class Checkpoints:

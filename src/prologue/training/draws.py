@@ -7,7 +7,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from prologue.data.order import share_of
-from prologue.runtime import derive_seed
+from prologue.seeds import derive_seed
 
 
 class Stream(IntEnum):

@@ -12,8 +12,9 @@ from dvclive.live import Live
 from PIL.Image import Image
 from torch import Tensor
 
+from prologue.launch import progress
 from prologue.params import ScheduleParams
-from prologue.runtime import progress, seed_everything
+from prologue.runtime import seed_everything
 from prologue.training.checkpoint import Checkpoints, TrainingState
 from prologue.training.health import GRADIENT_NORM, explain_failure, not_finite
 from prologue.training.optimizers import gradient_norm

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from prologue.fingerprint import fingerprint
 from prologue.interop.import_tokenizer import import_tokenizer
 from prologue.models.config import TokenizerConfig
 from prologue.models.discriminator import Discriminator
@@ -18,7 +19,7 @@ from prologue.params import Params
 from prologue.plan import TrainingPlan, plan_tokenizer
 from prologue.runtime import seed_everything, start_accelerator
 from prologue.training.adversarial import LeCam, discriminator_loss, generator_loss, r1_penalty
-from prologue.training.checkpoint import Checkpoints, fingerprint
+from prologue.training.checkpoint import Checkpoints
 from prologue.training.image_task import TOKENIZER_BETAS, ImageBatch, ImageTask
 from prologue.training.loop import train
 from prologue.training.output import export_training, save_tokenizer

@@ -1,101 +1,42 @@
-"""Sources, shards, transforms and loaders of images."""
+"""From sources to shards: what is kept, held out, refused, and found again after a kill."""
 
+import errno
 import io
 import os
-import pickle
+import shutil
+import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import webdataset
+from conftest import wait_until
+from image_files import (
+    SPLIT,
+    UNSPLIT,
+    WRITERS,
+    class_files,
+    encoded,
+    noise,
+    params,
+    tar_paths,
+    tree,
+    write_folder,
+    write_tar,
+    write_zip,
+)
 from PIL import Image
 
+from prologue.data import shards as shards_module
 from prologue.data.images import ImageShards, open_image, to_rgb
-from prologue.data.loader import training_batches, view_batches
 from prologue.data.shards import write_shards
-from prologue.data.sources import open_source
-from prologue.data.transforms import CROPS, center_crop, crop_views, random_crop
+from prologue.data.sources.base import Unusable
+from prologue.data.sources.folder import FolderSource
 from prologue.errors import PrologueError
 from prologue.files import read_json
-from prologue.params import AugmentParams, DataParams
-
-AUGMENT = AugmentParams(max_scale=1.25, flip=True)
-
-
-def noise(width: int = 12, height: int = 10, seed: int = 0) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
-
-
-def encoded(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format, **options)
-    return buffer.getvalue()
-
-
-def class_files(per_class: int, *folders: str) -> dict[str, bytes]:
-    return {
-        f"{folder}/{number}.png": encoded(noise(seed=1000 * place + number))
-        for place, folder in enumerate(folders)
-        for number in range(per_class)
-    }
-
-
-SPLIT = class_files(4, "train/cat", "train/dog") | class_files(2, "val/cat", "val/dog")
-UNSPLIT = class_files(10, "cat", "dog")
-
-
-def write_folder(files: dict[str, bytes], path: Path) -> Path:
-    for name, content in files.items():
-        (path / name).parent.mkdir(parents=True, exist_ok=True)
-        (path / name).write_bytes(content)
-    return path
-
-
-def write_zip(files: dict[str, bytes], path: Path) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return path
-
-
-def write_tar(files: dict[str, bytes], path: Path) -> Path:
-    with tarfile.open(path, "w") as archive:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return path
-
-
-WRITERS = [write_folder, write_zip, write_tar]
-
-
-def params(source: Path, **changes: object) -> DataParams:
-    defaults = {
-        "source": source,
-        "image_size": 8,
-        "train_limit": None,
-        "val_limit": None,
-        "val_fraction": 0.2,
-        "images_per_shard": 3,
-        "max_pixels": 10_000,
-        "max_rejected": 0.9,
-    }
-    return DataParams.model_validate(defaults | changes)
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def tar_paths(shards: Path, split: str) -> list[str]:
-    """The source paths of a split's images, as a reader that knows nothing of the index sees them."""
-    tars = sorted(str(path) for path in (shards / split).glob("*.tar"))
-    dataset = webdataset.WebDataset(tars, shardshuffle=False, empty_check=False)
-    return [sample["txt"].decode() for sample in dataset]
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +117,7 @@ def test_webdataset_reads_what_the_index_points_at(shards):
 
 
 DAMAGED = {
-    "empty.png": (b"", "does not decode"),
+    "empty.png": (b"", "is empty"),
     "text.jpg": (b"hello", "does not decode"),
     "truncated.png": (encoded(noise())[:-200], "does not decode"),
     "truncated.jpg": (encoded(noise(64, 64), "JPEG")[:-400], "does not decode"),
@@ -229,9 +170,10 @@ def test_hostile_names_and_links_are_rejected(tmp_path):
     (tmp_path / "s/linked").symlink_to("cat")
     expected = {"s.tar": {*hostile, "cat/link.png", "cat/pipe.png"}, "s.zip": {*hostile, "cat/link.png"}}
     for name, paths in (expected | {"s": {"cat/link.png", "linked"}}).items():
-        with open_source(tmp_path / name) as source:
-            assert {entry.member.path for entry in source.entries} == set(UNSPLIT)
-            assert {item.path for item in source.rejected} == paths
+        write_shards(params(tmp_path / name), 0, tmp_path / "shards")
+        assert set(tar_paths(tmp_path / "shards", "train") + tar_paths(tmp_path / "shards", "val")) == set(UNSPLIT)
+        assert {item["path"] for item in read_json(tmp_path / "shards" / "manifest.json")["rejected"]} == paths
+    assert not (tmp_path / "cat").exists()
 
 
 @pytest.mark.parametrize(
@@ -252,7 +194,7 @@ def test_missing_and_unknown_sources_are_explained(tmp_path):
     with pytest.raises(PrologueError, match="not found"):
         write_shards(params(tmp_path / "nowhere"), 0, tmp_path / "shards")
     (tmp_path / "data.rar").write_bytes(b"Rar!")
-    with pytest.raises(PrologueError, match="neither a folder nor a zip"):
+    with pytest.raises(PrologueError, match="neither a folder, zip"):
         write_shards(params(tmp_path / "data.rar"), 0, tmp_path / "shards")
     with pytest.raises(PrologueError, match="run the stage shards"):
         ImageShards(tmp_path, "train")
@@ -280,122 +222,182 @@ def test_exif_orientation_is_applied_and_phone_jpegs_with_two_pictures_are_accep
     assert metrics["rejected"]["count"] == 0
 
 
-def test_shards_can_be_read_in_forked_and_unpickled_copies(shards):
-    images = ImageShards(shards, "train")
-    expected = images.read(5)
-    assert pickle.loads(pickle.dumps(images)).read(5) == expected
-    child = os.fork()
-    if child == 0:
-        os._exit(0 if all(images.read(5) == expected for _ in range(100)) else 1)
-    assert os.waitpid(child, 0)[1] == 0
+def test_a_subset_of_classes_by_number_or_by_name(tmp_path):
+    source = write_folder(
+        class_files(6, "train/a", "train/b", "train/c") | class_files(3, "val/a", "val/b", "val/c"), tmp_path / "s"
+    )
+    for wanted, expected in ((2, ["a", "b"]), (["c", "a"], ["a", "c"])):
+        metrics = write_shards(params(source, classes=wanted), 0, tmp_path / "o")
+        assert ImageShards(tmp_path / "o", "train").classes == expected
+        assert (metrics["train"]["images"], metrics["val"]["images"]) == (12, 6)
+    with pytest.raises(PrologueError, match=r"no classes d of data\.classes; it has a, b, c"):
+        write_shards(params(source, classes=["a", "d"]), 0, tmp_path / "o")
 
 
-def adm_center_crop(image: Image.Image, size: int) -> np.ndarray:
-    """The crop of guided-diffusion's image_datasets.py, restated."""
-    while min(*image.size) >= 2 * size:
-        image = image.resize(tuple(x // 2 for x in image.size), resample=Image.Resampling.BOX)
-    scale = size / min(*image.size)
-    image = image.resize(tuple(round(x * scale) for x in image.size), resample=Image.Resampling.BICUBIC)
-    array = np.array(image)
-    y, x = (array.shape[0] - size) // 2, (array.shape[1] - size) // 2
-    return array[y : y + size, x : x + size]
+def test_classes_that_are_numbers_are_ordered_by_value(tmp_path):
+    write_shards(params(write_folder(class_files(3, "10", "9", "100"), tmp_path / "s")), 0, tmp_path / "o")
+    assert ImageShards(tmp_path / "o", "train").classes == ["9", "10", "100"]
 
 
-@pytest.mark.parametrize("width_height", [(16, 16), (17, 33), (131, 40), (5, 9), (32, 31), (257, 99)])
-def test_center_crop_is_adms(width_height):
-    image = noise(*width_height)
-    assert np.array_equal(center_crop(image, 16), adm_center_crop(image, 16))
+def test_the_number_of_workers_changes_no_byte(tmp_path, monkeypatch):
+    source = write_folder(UNSPLIT | {"cat/broken.png": b"x"}, tmp_path / "s")
+    for workers in ("1", "3"):
+        monkeypatch.setenv("PROLOGUE_WORKERS", workers)
+        write_shards(params(source), 0, tmp_path / workers)
+    assert tree(tmp_path / "1") == tree(tmp_path / "3")
 
 
-def test_crop_views_are_in_the_documented_order():
-    image = noise(300, 290)
-    center = adm_center_crop(image, 256)
-    assert np.array_equal(crop_views(image, 256, "center"), center[None])
-    assert np.array_equal(crop_views(image, 256, "flip"), [center, center[:, ::-1]])
-    square, ten = adm_center_crop(image, 281), crop_views(image, 256, "ten")
-    five = [square[:256, :256], square[:256, 25:], square[25:, :256], square[25:, 25:], square[12:268, 12:268]]
-    assert np.array_equal(ten, five + [crop[:, ::-1] for crop in five])
-    assert all(len(crop_views(image, 8, scheme)) == views for scheme, views in CROPS.items())
+def test_a_killed_run_goes_on_with_the_missing_shards(tmp_path, monkeypatch):
+    source = write_folder(UNSPLIT, tmp_path / "s")
+    write_shards(params(source), 0, tmp_path / "whole")
+    written = []
+    write = shards_module.write_shard
 
+    def dies_after_three(job):
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        written.append(job.tar.name)
+        return write(job)
 
-def test_random_crop_covers_scales_places_and_mirrors():
-    ramp = np.broadcast_to(np.linspace(0, 255, 40, dtype=np.uint8)[None, :, None], (40, 40, 3))
-    image, rng = Image.fromarray(ramp.copy()), np.random.default_rng(0)
-    crops = [random_crop(image, 32, 1.25, True, rng) for _ in range(100)]
-    assert {crop.shape for crop in crops} == {(32, 32, 3)}
-    slopes = np.array([int(crop[0, -1, 0]) - int(crop[0, 0, 0]) for crop in crops])
-    assert 30 < (slopes < 0).sum() < 70
-    assert abs(slopes).min() < 210  # the shorter side stayed 40: a crop shows 4/5 of the width
-    assert abs(slopes).max() > 250  # scaled to 32: a crop shows all of it
-    plain = [random_crop(image, 32, 1.0, False, rng) for _ in range(5)]
-    assert all(np.array_equal(crop, center_crop(image, 32)) for crop in plain)
-
-
-def batches(images: ImageShards, start: int, stop: int, rank: int = 0, processes: int = 1, batch: int = 6):
-    return list(training_batches(images, 8, AUGMENT, 0, batch, start, stop, rank, processes))
-
-
-def test_training_resumes_at_any_step(shards):
-    images = ImageShards(shards, "train")
-    whole = batches(images, 0, 7)
-    for (pixels, labels), (again, labels_again) in zip(whole[4:], batches(images, 4, 7), strict=True):
-        assert torch.equal(pixels, again)
-        assert torch.equal(labels, labels_again)
-    pixels, labels = whole[0]
-    assert (pixels.shape, pixels.dtype, labels.dtype) == ((6, 3, 8, 8), torch.uint8, torch.int64)
-
-
-def test_processes_share_each_global_batch(shards):
-    images = ImageShards(shards, "train")
-    halves = [batches(images, 2, 4, rank, 2) for rank in (0, 1)]
-    for whole, *parts in zip(batches(images, 2, 4), *halves, strict=True):
-        for place in 0, 1:
-            assert torch.equal(whole[place], torch.cat([part[place] for part in parts]))
-    with pytest.raises(PrologueError, match="6 cannot be divided over 4"):
-        batches(images, 0, 1, processes=4)
-
-
-def test_each_epoch_shows_each_image_once_and_anew(shards, tmp_path):
-    # one plain colour per image, so that a crop says which image it shows
-    files = {f"train/a/{n}.png": encoded(Image.new("RGB", (8, 8), (n, n, n))) for n in range(11)}
-    files["val/a/11.png"] = encoded(noise())
-    write_shards(params(write_folder(files, tmp_path / "s")), 0, tmp_path / "o")
-    images = ImageShards(tmp_path / "o", "train")
-    assert len(images) == 11
-    shown = torch.cat([pixels[:, 0, 0, 0] for pixels, _ in batches(images, 0, 11, batch=4)])
-    epochs = shown.reshape(4, 11)
-    assert all(len(epoch.unique()) == 11 for epoch in epochs)
-    assert not torch.equal(epochs[0], epochs[1])
-    real = ImageShards(shards, "train")
-    first, second = (torch.cat([pixels for pixels, _ in batches(real, s, s + 1, batch=8)]) for s in (0, 1))
-    assert not torch.equal(first.flatten(1).sort(0).values, second.flatten(1).sort(0).values)
-
-
-def test_each_image_is_augmented_on_its_own(tmp_path):
-    source = write_folder({f"a/{n}.png": encoded(noise()) for n in range(12)}, tmp_path / "s")
+    with monkeypatch.context() as patch:
+        patch.setattr(shards_module, "write_shard", dies_after_three)
+        with pytest.raises(KeyboardInterrupt):
+            write_shards(params(source), 0, tmp_path / "o")
+    assert not (tmp_path / "o").exists()
+    written.clear()
+    monkeypatch.setattr(shards_module, "write_shard", lambda job: (written.append(job.tar.name), write(job))[1])
     write_shards(params(source), 0, tmp_path / "o")
-    ((pixels, _),) = batches(ImageShards(tmp_path / "o", "train"), 0, 1)
-    assert len(pixels.unique(dim=0)) > 1
+    assert len(written) == 8 - 3  # ten images of each split, three to a shard
+    assert tree(tmp_path / "o") == tree(tmp_path / "whole")
 
 
-def test_loader_workers_change_nothing(shards, monkeypatch):
-    images = ImageShards(shards, "train")
-    state = torch.get_rng_state()
-    alone = batches(images, 0, 4)
-    assert torch.equal(torch.get_rng_state(), state), "loading must leave the global random state alone"
-    monkeypatch.setenv("PROLOGUE_WORKERS", "2")
-    for one, other in zip(alone, batches(images, 0, 4), strict=True):
-        assert torch.equal(one[0], other[0])
+def test_what_was_written_of_another_source_is_not_used(tmp_path, monkeypatch):
+    source = write_folder(UNSPLIT, tmp_path / "s")
+    with monkeypatch.context() as patch:
+        patch.setattr(shards_module, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            write_shards(params(source), 0, tmp_path / "o")
+    (source / "cat" / "0.png").write_bytes(encoded(noise(seed=77)))
+    write_shards(params(source), 0, tmp_path / "o")
+    write_shards(params(source), 0, tmp_path / "fresh")
+    assert tree(tmp_path / "o") == tree(tmp_path / "fresh")
 
 
-def test_view_batches_keep_the_order_of_the_indices(shards):
-    images = ImageShards(shards, "train")
-    indices = [5, 1, 7, 0, 2]
-    got = list(view_batches(images, 8, "flip", indices, 2))
-    assert [len(pixels) for pixels, _ in got] == [2, 2, 1]
-    assert torch.cat([positions for _, positions in got]).tolist() == indices
-    pixels = torch.cat([pixels for pixels, _ in got])
-    assert (pixels.shape, pixels.dtype) == ((5, 2, 3, 8, 8), torch.uint8)
-    for row, index in zip(pixels, indices, strict=True):
-        expected = crop_views(images.image(index), 8, "flip")
-        assert np.array_equal(row.permute(0, 2, 3, 1).numpy(), expected)
+def group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_kill_9_of_a_run_with_workers_ends_them_and_loses_no_finished_shard(tmp_path):
+    source = write_folder(class_files(150, "cat", "dog"), tmp_path / "s")
+    write_shards(params(source), 0, tmp_path / "whole")
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import sys\nfrom pathlib import Path\nsys.path.insert(0, sys.argv[1])\nfrom image_files import params\n"
+        "from prologue.data.shards import write_shards\n"
+        "if __name__ == '__main__':\n    write_shards(params(Path(sys.argv[2])), 0, Path(sys.argv[3]))\n"
+    )
+    command = [sys.executable, script, Path(__file__).parent, source, tmp_path / "o"]
+    environment = {**os.environ, "PROLOGUE_WORKERS": "2"}
+    run = subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.DEVNULL)
+    wait_until(lambda: len(list(tmp_path.glob(".o.tmp/*/*.json"))) >= 5)
+    run.kill()
+    run.wait()
+    wait_until(lambda: not group_lives(run.pid))  # its workers end by themselves
+    finished = len(list(tmp_path.glob(".o.tmp/*/*.json")))
+    assert 5 <= finished < 100
+    subprocess.run(command, env=environment, check=True, timeout=120)
+    assert tree(tmp_path / "o") == tree(tmp_path / "whole")
+
+
+def test_two_ranks_write_what_one_does(tmp_path):
+    source = write_folder(UNSPLIT | {"cat/broken.png": b"x"}, tmp_path / "s")
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import sys\nfrom pathlib import Path\nsys.path.insert(0, sys.argv[1])\nfrom image_files import params\n"
+        "from prologue.data.shards import write_shards\n"
+        "if __name__ == '__main__':\n    write_shards(params(Path(sys.argv[2])), 0, Path(sys.argv[3]))\n"
+    )
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    subprocess.run([*launch, script, Path(__file__).parent, source, tmp_path / "two"], check=True, timeout=120)
+    write_shards(params(source), 0, tmp_path / "one")
+    assert tree(tmp_path / "two") == tree(tmp_path / "one")
+
+
+def test_a_full_disk_is_said_before_and_while_writing_and_leaves_nothing_half_written(tmp_path, monkeypatch):
+    source = write_folder(UNSPLIT, tmp_path / "s")
+    usage = shutil.disk_usage(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+        with pytest.raises(PrologueError, match=r"the shards need 0\.0 GB more"):
+            write_shards(params(source), 0, tmp_path / "o")
+
+    def full(tar, name, content):
+        if written_jobs and name.endswith("cls"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return add(tar, name, content)
+
+    add, write, written_jobs = shards_module._add, shards_module.write_shard, []
+    with monkeypatch.context() as patch:
+        patch.setattr(shards_module, "_add", full)
+        patch.setattr(shards_module, "write_shard", lambda job: (write(job), written_jobs.append(job))[0])
+        with pytest.raises(PrologueError, match=r"the disk is full while writing .*train/000001\.tar; finished shards"):
+            write_shards(params(source), 0, tmp_path / "o")
+    assert not (tmp_path / "o").exists()
+    left = sorted(path.relative_to(tmp_path / ".o.tmp").as_posix() for path in (tmp_path / ".o.tmp").glob("*/*"))
+    assert left == ["train/000000.index.npy", "train/000000.json", "train/000000.tar"]
+    write_shards(params(source), 0, tmp_path / "o")
+    assert tree(tmp_path / "o").keys() >= {"train/000000.tar", "val/000003.tar"}
+
+
+def test_a_file_that_cannot_be_read_is_reported_by_name(tmp_path, monkeypatch):
+    source = write_folder(UNSPLIT, tmp_path / "s")
+    read = FolderSource.read
+
+    def denied(self, path, size, place):
+        if path == "cat/3.png":
+            raise Unusable("cannot be read: Permission denied")
+        return read(self, path, size, place)
+
+    monkeypatch.setattr(FolderSource, "read", denied)
+    write_shards(params(source), 0, tmp_path / "o")
+    (item,) = read_json(tmp_path / "o" / "manifest.json")["rejected"]
+    assert item == {"path": "cat/3.png", "reason": "cannot be read: Permission denied"}
+
+
+ODD_NAMES = [
+    "ünï cödé.png",
+    "a b/c d.png",
+    "dots.in.the.name.png",
+    "x" * 240 + ".png",
+    "new\nline.png",
+    "no_ending",
+    "#?%.png",
+]
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_odd_names_survive(write, tmp_path):
+    odd = {f"cät {kind}/{name}": encoded(noise(seed=n)) for kind in "ab" for n, name in enumerate(ODD_NAMES)}
+    write_shards(params(write(odd, tmp_path / "s")), 0, tmp_path / "o")
+    assert ImageShards(tmp_path / "o", "train").classes == ["cät a", "cät b"]
+    assert set(tar_paths(tmp_path / "o", "train") + tar_paths(tmp_path / "o", "val")) == set(odd)
+
+
+def test_names_that_stand_twice_in_an_archive_are_two_images(tmp_path):
+    for write, path in ((write_zip, tmp_path / "s.zip"), (write_tar, tmp_path / "s.tar")):
+        write(UNSPLIT, path)
+        if path.suffix == ".zip":
+            with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+                archive.writestr("cat/0.png", encoded(noise(seed=99)))
+        else:
+            with tarfile.open(path, "a") as archive:
+                info = tarfile.TarInfo("cat/0.png")
+                content = encoded(noise(seed=99))
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+        metrics = write_shards(params(path), 0, tmp_path / "o")
+        assert metrics["train"]["images"] + metrics["val"]["images"] == len(UNSPLIT) + 1

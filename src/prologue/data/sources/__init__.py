@@ -1,0 +1,59 @@
+"""Where images come from: folders, zips, tars, ImageNet as distributed, Parquet, webdataset shards; read in place."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from prologue.data.sources.base import Source
+from prologue.data.sources.folder import FolderSource
+from prologue.data.sources.imagenet import KaggleImageNet, OfficialImageNet, is_kaggle_imagenet, is_official_imagenet
+from prologue.data.sources.parquet import ParquetSource
+from prologue.data.sources.tar_archive import TarSource, is_tar
+from prologue.data.sources.webdataset import WebdatasetSource, looks_like_shards
+from prologue.data.sources.zip_archive import ZipSource, is_zip
+from prologue.errors import PrologueError
+
+KINDS: dict[str, Callable[[Path], Source]] = {
+    "folder": FolderSource,
+    "zip": ZipSource,
+    "tar": TarSource,
+    "kaggle_imagenet": KaggleImageNet,
+    "official_imagenet": OfficialImageNet,
+    "parquet": ParquetSource,
+    "webdataset": WebdatasetSource,
+}
+
+
+def kind_of(path: Path) -> str:
+    """Which of `KINDS` a path is. Raises PrologueError where it is missing or none of them."""
+    if not path.exists():
+        raise PrologueError(f"data.source: {path} not found; data/README.md says what can be named")
+    try:
+        kind = _kind_of_folder(path) if path.is_dir() else _kind_of_file(path)
+    except OSError as error:
+        raise PrologueError(f"data.source: {path} cannot be read: {error.strerror}") from None
+    if kind is None:
+        raise PrologueError(
+            f"data.source: {path} is neither a folder, zip, uncompressed tar nor Parquet file; "
+            "data/README.md says what can be named"
+        )
+    return kind
+
+
+def _kind_of_folder(path: Path) -> str:
+    if is_official_imagenet(path):
+        return "official_imagenet"
+    if next(path.rglob("*.parquet"), None):
+        return "parquet"
+    return "webdataset" if looks_like_shards(path) else "folder"
+
+
+def _kind_of_file(path: Path) -> str | None:
+    if path.suffix == ".parquet":
+        return "parquet"
+    if is_tar(
+        path
+    ):  # before zip: a zip is never taken for a tar, but a tar that holds a stored zip may be taken for one
+        return "webdataset" if looks_like_shards(path) else "tar"
+    if is_zip(path):
+        return "kaggle_imagenet" if is_kaggle_imagenet(path) else "zip"
+    return None

@@ -1,0 +1,80 @@
+"""Tar archives, read in place by offset: of class folders, or of other tars (as ILSVRC2012_img_train.tar)."""
+
+import os
+import tarfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from prologue.data.sources.base import File, Unusable
+from prologue.errors import PrologueError
+
+
+class TarSource:
+    """Files of an uncompressed tar."""
+
+    classes: list[str] | None = None
+    by_part = False
+    in_folders = True
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.readable: dict[str, str] = {}
+        self._file = path.open("rb")
+
+    def files(self) -> Iterator[File]:
+        yield from tar_files(self._path)
+
+    def read(self, path: str, size: int, place: tuple[int, ...]) -> bytes:
+        return read_span(self._file.fileno(), place[1], size)
+
+
+def is_tar(path: Path) -> bool:
+    """Whether a file begins as uncompressed tars do."""
+    try:
+        with tarfile.open(path, "r:"):
+            return True
+    except tarfile.ReadError:
+        return False
+
+
+def tar_files(path: Path, part: int = 0, start: int = 0, size: int | None = None) -> Iterator[File]:
+    """The files of a tar, or of a tar that lies at `start` in another file; place is (part, offset in the file).
+
+    Raises PrologueError where it is damaged.
+    """
+    with path.open("rb") as file:
+        file.seek(start)
+        try:
+            with tarfile.open(fileobj=file, mode="r:") as archive:
+                for info in archive:
+                    archive.members.clear()  # type: ignore[attr-defined]  # it would keep every member
+                    if size is not None and info.offset_data - start > size:
+                        return
+                    if not info.isdir():
+                        problem = None
+                        if not info.isreg() or info.issparse():
+                            problem = "a link, device or sparse file, not a plain file"
+                        yield File(info.name, info.size, (part, info.offset_data), problem)
+        except tarfile.TarError as error:
+            raise PrologueError(f"{path} is damaged at byte {file.tell()}: {error}") from None
+
+
+def nested_files(path: Path, part: int = 0) -> Iterator[File]:
+    """The files of a tar of tars: each under a folder with its inner tar's name."""
+    for outer in tar_files(path, part):
+        if outer.problem is None and outer.path.endswith(".tar"):
+            folder = Path(outer.path).stem
+            for inner in tar_files(path, part, outer.place[1], outer.size):
+                yield replace(inner, path=f"{folder}/{inner.path}")
+
+
+def read_span(descriptor: int, offset: int, size: int) -> bytes:
+    """Bytes of an open file; may be called from several processes. Raises Unusable where the file is shorter."""
+    try:
+        data = os.pread(descriptor, size, offset)
+    except OSError as error:
+        raise Unusable(f"cannot be read: {error.strerror}") from error
+    if len(data) != size:
+        raise Unusable("the tar ends before it does")
+    return data

@@ -1,0 +1,137 @@
+"""A zip archive, listed without holding its directory in memory: the zip of ImageNet has 1.5 million entries.
+
+Python's zipfile keeps every entry; here the central directory is read as a stream, and an entry by its offset.
+"""
+
+import os
+import stat
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from prologue.data.sources.base import File, Unusable
+from prologue.errors import PrologueError
+
+END = struct.Struct("<4s4H2LH")  # end of central directory
+END64_LOCATOR, END64 = struct.Struct("<4sLQL"), struct.Struct("<4sQ2H2L4Q")
+CENTRAL, LOCAL = struct.Struct("<4s6H3L5H2L"), struct.Struct("<4s5H3L2H")
+END_SIGN, LOCATOR_SIGN, END64_SIGN = b"PK\x05\x06", b"PK\x06\x07", b"PK\x06\x06"
+CENTRAL_SIGN, LOCAL_SIGN = b"PK\x01\x02", b"PK\x03\x04"
+LONGEST_COMMENT = 2**16
+FULL_16, FULL_32 = 0xFFFF, 0xFFFFFFFF  # the value stands in the zip64 field
+ENCRYPTED, UTF8 = 0x1, 0x800
+STORED, DEFLATED = 0, 8
+
+
+class ZipSource:
+    """Files of a zip archive with stored or deflated entries, zip64 included."""
+
+    classes: list[str] | None = None
+    by_part = False
+    in_folders = True
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.readable: dict[str, str] = {}
+        self._file = path.open("rb")
+
+    def files(self) -> Iterator[File]:
+        with self._path.open("rb") as file:
+            start, count = _central_directory(file, self._path)
+            file.seek(start)
+            for _ in range(count):
+                entry = _read_entry(file, self._path)
+                if entry is not None:
+                    yield entry
+
+    def read(self, path: str, size: int, place: tuple[int, ...]) -> bytes:
+        _, offset, compressed, method, checksum = place
+        descriptor = self._file.fileno()
+        try:
+            header = os.pread(descriptor, LOCAL.size, offset)
+            if len(header) < LOCAL.size or header[:4] != LOCAL_SIGN:
+                raise Unusable("its header in the zip is damaged")
+            *_, name_length, extra_length = LOCAL.unpack(header)
+            data = os.pread(descriptor, compressed, offset + LOCAL.size + name_length + extra_length)
+            if method == DEFLATED:
+                data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(
+                    data, size + 1
+                )  # it may unpack to more than it says
+        except (OSError, zlib.error) as error:
+            raise Unusable(f"cannot be read: {error}") from error
+        if len(data) != size or zlib.crc32(data) != checksum:
+            raise Unusable("is damaged: its checksum in the zip is another")
+        return data
+
+
+def is_zip(path: Path) -> bool:
+    """Whether a file ends as zip archives do."""
+    with path.open("rb") as file:
+        return _find_end(file)[0] >= 0
+
+
+def _find_end(file: BinaryIO) -> tuple[int, bytes]:
+    """Offset and bytes of the end of the central directory; -1 where there is none."""
+    size = file.seek(0, os.SEEK_END)
+    start = max(0, size - LONGEST_COMMENT - END.size)
+    file.seek(start)
+    tail = file.read()
+    place = tail.rfind(END_SIGN)
+    complete = place >= 0 and len(tail) >= place + END.size
+    return (start + place, tail[place : place + END.size]) if complete else (-1, b"")
+
+
+def _central_directory(file: BinaryIO, path: Path) -> tuple[int, int]:
+    """Offset of the first entry of the directory, and how many there are."""
+    end, record = _find_end(file)
+    if end < 0:
+        raise PrologueError(f"{path} is no zip, or cut off: its directory is missing")
+    _, _, _, _, count, size, offset, _ = END.unpack(record)
+    if count == FULL_16 or FULL_32 in (size, offset):
+        file.seek(max(0, end - END64_LOCATOR.size))
+        locator = file.read(END64_LOCATOR.size)
+        if locator[:4] == LOCATOR_SIGN:
+            file.seek(END64_LOCATOR.unpack(locator)[2])
+            record = file.read(END64.size)
+            if len(record) == END64.size and record[:4] == END64_SIGN:
+                *_, count, size, offset = END64.unpack(record)
+    return offset, count
+
+
+def _read_entry(file: BinaryIO, path: Path) -> File | None:
+    """The next entry of the central directory; None for a folder."""
+    header = file.read(CENTRAL.size)
+    if len(header) < CENTRAL.size or header[:4] != CENTRAL_SIGN:
+        raise PrologueError(f"the directory of {path} is damaged; is the file complete?")
+    fields = CENTRAL.unpack(header)
+    flags, method, checksum, compressed, size = fields[3], fields[4], fields[7], fields[8], fields[9]
+    name_length, extra_length, comment_length = fields[10:13]
+    attributes, offset = fields[15], fields[16]
+    raw = file.read(name_length)
+    size, compressed, offset = _zip64(file.read(extra_length), size, compressed, offset)
+    file.seek(comment_length, os.SEEK_CUR)
+    name = raw.decode("utf-8" if flags & UTF8 else "cp437", "surrogateescape")
+    if name.endswith("/"):
+        return None
+    kind = stat.S_IFMT(attributes >> 16)
+    problem = None if kind in (0, stat.S_IFREG) else "a link or device, not a plain file"
+    if flags & ENCRYPTED:
+        problem = "encrypted"
+    elif method not in (STORED, DEFLATED):
+        problem = f"compressed by method {method} of zip; only stored and deflated entries are read"
+    return File(name, size, (0, offset, compressed, method, checksum), problem)
+
+
+def _zip64(extra: bytes, size: int, compressed: int, offset: int) -> tuple[int, int, int]:
+    """The three numbers with those that did not fit 32 bits taken from the zip64 field."""
+    values = [size, compressed, offset]
+    while len(extra) >= 4:
+        kind, length = struct.unpack("<2H", extra[:4])
+        field, extra = extra[4 : 4 + length], extra[4 + length :]
+        if kind == 1:
+            for place, value in enumerate(values):
+                if value == FULL_32 and len(field) >= 8:
+                    values[place], field = struct.unpack("<Q", field[:8])[0], field[8:]
+    return values[0], values[1], values[2]
