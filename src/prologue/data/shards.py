@@ -6,7 +6,6 @@ and machines share them out, and a run that was killed goes on with those that a
 
 import errno
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -20,14 +19,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from prologue.data.choice import choose_images, name_some
 from prologue.data.images import MANIFEST, MANIFEST_FORMAT, index_path
 from prologue.data.listing import ListedImage, Listing, list_files
-from prologue.data.sources import KINDS, kind_of
+from prologue.data.sources import kind_of, open_source
 from prologue.data.sources.base import Source, Unusable
 from prologue.data.verify import check_image, check_size
 from prologue.errors import PrologueError
@@ -113,7 +112,7 @@ def _prepare(work: Path, kind: str, data: DataParams, seed: int) -> None:
     remove(work / LISTING)
     with Listing(work / LISTING) as listing:
         try:
-            source = KINDS[kind](data.source)
+            source = open_source(kind, data.source)
             digest = list_files(listing, source, seed)
             choose_images(listing, source, data)
         except OSError as error:
@@ -201,7 +200,7 @@ def write_shard(job: Job) -> dict[str, Any]:
     rejected: list[dict[str, str]] = []
     index: list[tuple[int, int, int, int]] = []
     try:
-        with replacing(job.tar) as temporary, tarfile.open(temporary, "w", format=tarfile.GNU_FORMAT) as tar:
+        with replacing(job.tar) as temporary, temporary.open("wb") as tar:
             for place, image in enumerate(images, start=job.number * job.images):
                 try:
                     content, extension = _usable(source, image, job.max_pixels)
@@ -212,6 +211,7 @@ def write_shard(job: Job) -> dict[str, Any]:
                 index.append((offset, len(content), image.label, zlib.crc32(content)))
                 _add(tar, f"{place:08d}.cls", b"%d" % image.label)
                 _add(tar, f"{place:08d}.txt", image.path.encode("utf-8", "backslashreplace"))
+            tar.write(bytes(2 * tarfile.BLOCKSIZE))  # the end of a tar
         with replacing(index_path(job.tar)) as temporary, temporary.open("wb") as file:
             np.save(file, np.array(index, np.int64).reshape(-1, 4))
         file_name = job.tar.relative_to(job.work).as_posix()
@@ -229,7 +229,7 @@ def write_shard(job: Job) -> dict[str, Any]:
 @lru_cache(maxsize=1)
 def _opened(kind: str, path: Path, work: Path, key: str) -> tuple[Source, Listing]:
     """A source and its listing, opened once in each process."""
-    return KINDS[kind](path), Listing(work / LISTING)
+    return open_source(kind, path), Listing(work / LISTING)
 
 
 def _usable(source: Source, image: ListedImage, max_pixels: int) -> tuple[bytes, str]:
@@ -240,12 +240,14 @@ def _usable(source: Source, image: ListedImage, max_pixels: int) -> tuple[bytes,
     return content, check_image(content, max_pixels)
 
 
-def _add(tar: tarfile.TarFile, name: str, content: bytes) -> int:
+def _add(tar: BinaryIO, name: str, content: bytes) -> int:
     """Append a file to a tar; returns the offset of its content."""
     info = tarfile.TarInfo(name)
     info.size, info.mode = len(content), 0o444
-    offset = tar.offset + tarfile.BLOCKSIZE
-    tar.addfile(info, io.BytesIO(content))
+    tar.write(info.tobuf(tarfile.GNU_FORMAT))
+    offset = tar.tell()
+    tar.write(content)
+    tar.write(bytes(-len(content) % tarfile.BLOCKSIZE))
     return offset
 
 

@@ -120,8 +120,11 @@ class TokenCache:
         views = np.zeros_like(indices) if views is None else views
         shards = np.searchsorted(self.starts, indices, side="right") - 1
         rows = indices - self.starts[shards]
-        ids = np.stack([self.shards[s][r, v] for s, r, v in zip(shards, rows, views, strict=True)])
-        tokens = torch.from_numpy(ids.astype(np.int64))
+        ids = np.empty((len(indices), self.shards[0].shape[2]), np.int64)
+        for shard in np.unique(shards):
+            members = shards == shard
+            ids[members] = self.shards[shard][rows[members], views[members]]
+        tokens = torch.from_numpy(ids)
         split = self.vocabulary.prologue_tokens
         return Tokens(tokens[:, :split] if split else None, tokens[:, split:])
 

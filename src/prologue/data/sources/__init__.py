@@ -6,7 +6,6 @@ from pathlib import Path
 from prologue.data.sources.base import Source
 from prologue.data.sources.folder import FolderSource
 from prologue.data.sources.imagenet import KaggleImageNet, OfficialImageNet, is_kaggle_imagenet, is_official_imagenet
-from prologue.data.sources.parquet import ParquetSource
 from prologue.data.sources.tar_archive import TarSource, is_tar
 from prologue.data.sources.webdataset import WebdatasetSource, looks_like_shards
 from prologue.data.sources.zip_archive import ZipSource, is_zip
@@ -18,13 +17,21 @@ KINDS: dict[str, Callable[[Path], Source]] = {
     "tar": TarSource,
     "kaggle_imagenet": KaggleImageNet,
     "official_imagenet": OfficialImageNet,
-    "parquet": ParquetSource,
     "webdataset": WebdatasetSource,
-}
+}  # and parquet
+
+
+def open_source(kind: str, path: Path) -> Source:
+    """The source of a path that is of a kind, as `kind_of` says it."""
+    if kind == "parquet":
+        from prologue.data.sources.parquet import ParquetSource  # pyarrow takes its time to load
+
+        return ParquetSource(path)
+    return KINDS[kind](path)
 
 
 def kind_of(path: Path) -> str:
-    """Which of `KINDS` a path is. Raises PrologueError where it is missing or none of them."""
+    """What kind of source a path is. Raises PrologueError where it is missing or none of them."""
     if not path.exists():
         raise PrologueError(f"data.source: {path} not found; data/README.md says what can be named")
     try:

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from scipy.io import loadmat
-
 from prologue.data.sources.base import File, Unusable
 from prologue.data.sources.tar_archive import nested_files, read_span, tar_files
 from prologue.data.sources.zip_archive import ZipSource
@@ -104,6 +102,8 @@ def _devkit(path: Path) -> tuple[list[str], dict[str, str]]:
                 file = archive.extractfile(info)
                 assert file is not None
                 content[name] = file.read()
+        from scipy.io import loadmat  # takes its time to load
+
         synsets = loadmat(io.BytesIO(content[SYNSETS]), squeeze_me=True)["synsets"]
         by_id = {int(entry["ILSVRC2012_ID"]): (str(entry["WNID"]), str(entry["words"])) for entry in synsets}
         truth = [by_id[int(line)][0] for line in content[TRUTH].split()]
