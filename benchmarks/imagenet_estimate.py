@@ -31,8 +31,8 @@ def page(measured: dict[str, Any]) -> str:
     lines = [
         "# What ImageNet takes",
         "",
-        "**Estimates.** Nothing here was run on ImageNet or on a GPU. `python benchmarks/imagenet_estimate.py` computed",
-        "this page from what the benchmarks measured on 2 CPU cores (`reports/benchmarks/`), for",
+        "**Estimates.** Nothing here was run on ImageNet or on a GPU. `python benchmarks/imagenet_estimate.py`",
+        "computed this page from what the benchmarks measured on 2 CPU cores (`reports/benchmarks/`), for",
         f"{TRAIN:,} training and {VAL:,} validation images.",
         "",
         "| stage | time | disk | memory |",
