@@ -67,8 +67,8 @@ def measure(params: Params, folder: Path, accelerator: Accelerator) -> dict[str,
 
     stage2 = ARTask(params, model, tokens, accelerator)
     result |= timed("stage2_step", *two_steps(stage2))
-    own = params.sampling
-    guidance = Guidance(own.prologue_guidance, own.visual_guidance, own.visual_guidance_power)
+    own = params.sampling.cfg
+    guidance = Guidance(own.prologue.guidance, own.visual.guidance, own.visual.power)
 
     def sample() -> None:
         stage1.model.decode(generate(stage2.model.eval(), torch.arange(BATCH), guidance).visual)

@@ -14,6 +14,7 @@ def main(params: Params) -> dict[str, Any]:
         ar_folder=Path("models/ar"),
         tokenizer_folder=Path("models/attached"),
         tokens=Path("data/tokens"),
+        shards=Path("data/shards"),
         output=Path("data/samples"),
         figures=Path("reports/figures/samples"),
     )

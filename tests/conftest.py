@@ -52,8 +52,7 @@ TINY = {
     "ar.validate_every": 4,
     "ar.checkpoint_every": 2,
     "sampling.images": 12,
-    "sampling.batch": 12,
-    "sampling.fixed_prologues": 2,
+    "sampling.rows": 2,
 }
 
 

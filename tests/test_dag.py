@@ -86,13 +86,13 @@ def test_a_users_folder_runs_through_the_whole_pipeline_and_reruns_only_what_cha
     clone = Clone(tmp_path / "clone")
     clone.change(TINY | {"data.source": "photos", "data.val_fraction": 0.2})
     assert clone.stages_run("repro") == set(STAGES)
-    for made in ("reports/index.html", "data/samples/cfg.npz", "reports/figures/samples/fixed_prologue.png"):
+    for made in ("reports/index.html", "data/samples/cfg.npz", "reports/figures/samples/held_prologue.png"):
         assert (clone.folder / made).is_file()
     assert clone.stages_run("repro") == set()
 
-    clone.change({"sampling.visual_temperature": 0.9})
+    clone.change({"sampling.no_cfg.visual.temperature": 0.9})
     assert clone.stages_run("repro") == {"samples", "evaluate_generation", "report"}
-    clone.change({"sampling.visual_temperature": 1.0})
+    clone.change({"sampling.no_cfg.visual.temperature": 1.0})
     assert clone.stages_run("repro") == set()  # from the run-cache
 
     clone.change({"prologue.tokens": 2})

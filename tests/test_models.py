@@ -1,6 +1,5 @@
 """The networks: where gradients go, what the cache-based sampler draws, what is saved."""
 
-import math
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ from prologue.models.tokenizer import Tokenizer
 from prologue.models.vit import patchify, unpatchify
 from prologue.params import TransformerParams
 from prologue.plan import plan_tokenizer
-from prologue.sampling import Guidance, Temperatures, generate
 from prologue.training.joint_ar import joint_ar_loss
 from prologue.training.tokenizer import tokenizer_config
 
@@ -93,58 +91,6 @@ def test_one_backward_pass_equals_two_alternating_ones() -> None:
     (ar.loss(logits, ids, output.visual.ids).total.mean() / ar.vocabulary.length).backward()
     apart = [tokenizer.encoder.stack.queries.grad, ar.out.weight.grad, ar.token_embedding.weight.grad]
     torch.testing.assert_close(together, apart)
-
-
-@pytest.mark.parametrize("mode", ["joint", "none"])
-def test_cached_greedy_sampling_agrees_with_the_full_forward_pass(mode: str) -> None:
-    ar = make_ar(make_tokenizer(prologue__mode=mode))
-    vocabulary = ar.vocabulary
-    classes, guidance = torch.tensor([0, 1, 1]), Guidance(prologue=0.7, visual=4.0, power=0.3)
-    tokens = generate(ar, classes, guidance, Temperatures(0, 0))
-    conditional = ar(tokens.prologue, tokens.visual, classes)
-    unconditional = ar(tokens.prologue, tokens.visual, torch.full_like(classes, vocabulary.null_class))
-    for position, ids in enumerate(vocabulary.sequence(tokens.prologue, tokens.visual).T):
-        if position == vocabulary.prologue_tokens and vocabulary.prologue_tokens:
-            assert (ids == vocabulary.eos).all()
-            continue
-        can_stand = vocabulary.prologue_ids if position < vocabulary.prologue_tokens else vocabulary.visual_ids
-        scale = guidance.scale(position, vocabulary)
-        mixed = scale * conditional[:, position, can_stand] + (1 - scale) * unconditional[:, position, can_stand]
-        assert torch.equal(mixed.argmax(-1) + can_stand.start, ids)
-
-
-def test_an_image_depends_on_its_own_seed_only_and_a_held_prologue_stays() -> None:
-    ar = make_ar(make_tokenizer())
-    classes = torch.tensor([0, 1, 0, 1])
-    seeds = [(0, i) for i in range(4)]
-    all_at_once = generate(ar, classes, seeds=seeds)
-    assert all_at_once.prologue is not None
-    alone = generate(ar, classes[2:3], seeds=seeds[2:3])
-    assert torch.equal(alone.visual[0], all_at_once.visual[2])
-    held = generate(ar, classes, seeds=[(1, i) for i in range(4)], prologue=all_at_once.prologue)
-    assert torch.equal(held.prologue, all_at_once.prologue)
-    assert not torch.equal(held.visual, all_at_once.visual)
-
-
-def test_low_temperature_draws_the_most_likely_ids_and_seeds_change_high_ones() -> None:
-    ar = make_ar(make_tokenizer())
-    classes = torch.zeros(8, dtype=torch.long)
-    seeds = [(0, i) for i in range(8)]
-    cold = generate(ar, classes, seeds=seeds, temperatures=Temperatures(1e-6, 1e-6))
-    greedy = generate(ar, classes, seeds=seeds, temperatures=Temperatures(0, 0))
-    assert torch.equal(cold.visual, greedy.visual)
-    hot = generate(ar, classes, seeds=seeds, temperatures=Temperatures(5.0, 5.0))
-    assert len(hot.visual.unique(dim=0)) == 8
-
-
-def test_guidance_schedule_is_constant_then_rises_from_one() -> None:
-    vocabulary = Vocabulary(visual_codebook=4, prologue_codebook=4, visual_tokens=16, prologue_tokens=3, classes=2)
-    guidance = Guidance(prologue=0.7, visual=3.0, power=1.0)
-    scales = [guidance.scale(position, vocabulary) for position in range(vocabulary.length)]
-    assert scales[:3] == [0.7] * 3
-    assert scales[3] == 1.0
-    assert scales[3:] == sorted(scales[3:])
-    assert scales[4] == pytest.approx(2 - math.cos(math.pi / 17))  # EOS counts into the segment's length
 
 
 def test_patches_are_ordered_row_column_channel_and_come_back() -> None:

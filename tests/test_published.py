@@ -32,13 +32,14 @@ from prologue.models.ar import ARModel
 from prologue.models.export import load_ar as load_saved_ar
 from prologue.models.export import save_model
 from prologue.models.tokenizer import Tokenizer, Tokens
-from prologue.sampling import Guidance, Temperatures, generate
+from prologue.sampling import Choice, Choices, Guidance, generate
 from prologue.training.joint_ar import joint_ar_loss
 
 FIXTURES = Path(os.environ.get("PUBLISHED_FIXTURES", Path(__file__).parent / "published"))
 FOLDERS = sorted(path.parent for path in FIXTURES.glob("*/expected.npz"))
 assert FOLDERS, f"{FIXTURES} holds no checkpoints"
 
+GREEDY = Choices(Choice(top_k=1), Choice(top_k=1))
 Expected = dict[str, NDArray[Any]]
 
 
@@ -163,7 +164,7 @@ def check_greedy_samples(ar: ARModel, expected: Expected) -> None:
     guidance = Guidance(spec.get("prologue_scale", 1.0), spec["visual_scale"], spec["visual_power"])
     classes = torch.from_numpy(expected["sample_classes"])
     for key, own in (("greedy_cfg_ids", guidance), ("greedy_nocfg_ids", None)):
-        tokens = generate(ar, classes, guidance=own, temperatures=Temperatures(0, 0))
+        tokens = generate(ar, classes, guidance=own, choices=GREEDY)
         ids = ar.vocabulary.sequence(tokens.prologue, tokens.visual)
         assert torch.equal(ids, torch.from_numpy(expected[key])), key
 

@@ -73,7 +73,9 @@ def add_figures_and_curves(folder: Path) -> None:
     for name in (
         "samples/samples_cfg",
         "samples/samples_no_cfg",
-        "fixed_prologue",
+        "held_prologue",
+        "real_prologue",
+        "swapped_prologues",
         "reconstructions",
         "codebook_usage",
     ):
@@ -94,7 +96,7 @@ def test_report_loads_nothing_from_outside(tmp_path: Path, params: Params) -> No
     assert all(value.startswith(("data:", "#")) for value in page.values(*LOADING))
     assert not {"script", "link", "iframe"} & {tag for tag, _ in page.tags}
     assert not re.search(r"@import|url\((?!#)", page.source)
-    assert page.source.count("<img ") == 5
+    assert page.source.count("<img ") == 7
     assert page.source.count("<svg ") == 2
 
 
@@ -140,7 +142,7 @@ def test_verdict_follows_the_metrics(
 
 def test_missing_parts_say_not_run(tmp_path: Path, params: Params) -> None:
     page = build(tmp_path, params, {})
-    assert page.text.count("Not run: figure") == 5
+    assert page.text.count("Not run: figure") == 7
     assert page.source.count('<p class="value">not run</p>') == 6
     assert "Nothing to judge yet" in page.text
 

@@ -179,15 +179,40 @@ class ARParams(ScheduleParams):
     label_drop: Fraction
 
 
+class ChoiceParams(Section):
+    """How ids of a segment are chosen from logits."""
+
+    temperature: Positive
+    top_k: Annotated[int, Field(ge=0)]
+    top_p: Annotated[float, Field(gt=0, le=1)]
+
+
+class GuidedChoiceParams(ChoiceParams):
+    """The same with guidance."""
+
+    guidance: NonNegative
+    schedule: Literal["constant", "linear", "cosine"]
+    power: Positive
+
+
+class GuidedRunParams(Section):
+    prologue: GuidedChoiceParams
+    visual: GuidedChoiceParams
+
+
+class PlainRunParams(Section):
+    prologue: ChoiceParams
+    visual: ChoiceParams
+
+
 class SamplingParams(Section):
     images: Annotated[int, Field(ge=10)]  # the inception score has 10 splits
-    batch: Count
-    prologue_guidance: NonNegative
-    visual_guidance: NonNegative
-    visual_guidance_power: Positive
-    prologue_temperature: Positive
-    visual_temperature: Positive
-    fixed_prologues: Count
+    classes: list[str | int] | None
+    precision: Precision
+    files: Literal["none", "png", "webp"]
+    rows: Count
+    cfg: GuidedRunParams
+    no_cfg: PlainRunParams
 
 
 class EvaluationParams(Section):

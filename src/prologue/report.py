@@ -96,7 +96,7 @@ def write_report(params: Params, metrics: Path, figures: Path, curves: Path, out
     Args:
         params: the params of this run, printed in full.
         metrics: folder of STAGE.json.
-        figures: samples_cfg, samples_no_cfg, fixed_prologue, reconstructions and codebook_usage.png, at any depth.
+        figures: the pictures of the stages samples and evaluate_reconstruction, at any depth.
         curves: folder of one folder of DVCLive TSVs per training stage.
         output: the HTML file.
 

@@ -2,18 +2,21 @@
 
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
+import torch._dynamo
 from accelerate import Accelerator
 
 from prologue.files import remove
 from prologue.launch import own_cores
 from prologue.seeds import derive_seed
 
+T = TypeVar("T")
 KEY = ".key"  # file that names what a temporary folder is made of
 
 
@@ -34,6 +37,16 @@ def loader_workers() -> int:
     if "PROLOGUE_WORKERS" in os.environ:
         return int(os.environ["PROLOGUE_WORKERS"])
     return min(8, own_cores()) if torch.cuda.is_available() else 0
+
+
+def compiled(function: Callable[..., T], **options: bool) -> Callable[..., T]:
+    """The function compiled where this launch is configured to compile (`accelerate config`), else as it is."""
+    backend = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower()
+    if backend == "no":
+        return function
+    torch._dynamo.config.recompile_limit = 256  # blocks share their code, each with weights of its own
+    result: Callable[..., T] = torch.compile(function, backend=backend, dynamic=False, options=dict(options) or None)
+    return result
 
 
 def seed_everything(*parts: int) -> None:

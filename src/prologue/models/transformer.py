@@ -69,8 +69,19 @@ class GatedLinear(nn.Linear):
         self.gate = nn.Parameter(torch.full((outputs,), GATE_INIT))
 
     def forward(self, x: Tensor) -> Tensor:
-        bias = None if self.bias is None else self.bias * self.gate
-        return F.linear(x, self.weight * self.gate[:, None], bias)
+        return F.linear(x, *self._gated())
+
+    def folded(self) -> nn.Linear:
+        """The plain layer that this one is once its weights no longer change."""
+        weight, bias = self._gated()
+        layer = nn.Linear(self.in_features, self.out_features, bias is not None, device="meta")
+        layer.weight = nn.Parameter(weight.detach(), requires_grad=False)
+        if bias is not None:
+            layer.bias = nn.Parameter(bias.detach(), requires_grad=False)
+        return layer
+
+    def _gated(self) -> tuple[Tensor, Tensor | None]:
+        return self.weight * self.gate[:, None], None if self.bias is None else self.bias * self.gate
 
 
 class Attention(nn.Module):
@@ -94,9 +105,6 @@ class Attention(nn.Module):
     def merge(self, heads: Tensor) -> Tensor:
         """Output of the attended values: (B, heads, T, 64) -> (B, T, dim)."""
         return self.dropout(self.proj(heads.transpose(1, 2).flatten(2)))
-
-    def forward(self, x: Tensor, rotary: Tensor, causal: bool) -> Tensor:
-        return self.merge(attend(*self.heads(x, rotary), causal))
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
@@ -138,11 +146,15 @@ class Block(nn.Module):
         self.feed_forward = FeedForward(dim, hidden, bias, dropout)
 
     def forward(self, x: Tensor, rotary: Tensor, causal: bool) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), rotary, causal)
-        return self.add_feed_forward(x)
+        return self.finish(x, attend(*self.start(x, rotary), causal))
 
-    def add_feed_forward(self, x: Tensor) -> Tensor:
-        """The second residual branch alone: (B, T, dim) -> (B, T, dim)."""
+    def start(self, x: Tensor, rotary: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What comes before the attended values: x (B, T, dim) -> queries, keys and values (B, heads, T, 64)."""
+        return self.attention.heads(self.attention_norm(x), rotary)
+
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        """What comes after them: x (B, T, dim), attended values (B, heads, T, 64) -> (B, T, dim)."""
+        x = x + self.attention.merge(attended)
         return x + self.feed_forward(self.feed_forward_norm(x))
 
 

@@ -53,6 +53,12 @@ class Vocabulary(Section):
         """The visual slice of the vocabulary."""
         return slice(0, self.visual_codebook)
 
+    def ids_at(self, position: int) -> slice:
+        """The slice of ids that can stand at a predicted position: the prologue's, EOS alone, or visual ones."""
+        if position < self.prologue_tokens:
+            return self.prologue_ids
+        return slice(self.eos, self.eos + 1) if position < self.prefix else self.visual_ids
+
     def sequence(self, prologue: Tensor | None, visual: Tensor) -> Tensor:
         """Vocabulary ids of the predicted sequence: ids of their own codebooks -> (B, length)."""
         if prologue is None:

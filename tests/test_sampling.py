@@ -1,0 +1,254 @@
+"""Sampling: what the cached sampler draws, that an image depends on nothing but itself, and the stage's files."""
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_params
+from PIL import Image
+from training_run import run_stages
+
+from prologue.errors import PrologueError
+from prologue.models.ar import ARConfig, ARModel
+from prologue.models.export import load_ar
+from prologue.models.tokenizer import Tokenizer
+from prologue.models.vocabulary import Vocabulary
+from prologue.params import TransformerParams
+from prologue.plan import plan_tokenizer
+from prologue.sampling import Choice, Choices, Guidance, generate
+from prologue.sampling import images as image_sampling
+from prologue.sampling.generation import TokenSampler
+from prologue.sampling.images import token_samplers
+from prologue.sampling.prologues import prologues_of, resample_visual, swap_prologues
+from prologue.sampling.samples import write_samples
+from prologue.training.tokenizer import tokenizer_config
+
+GREEDY = Choices(Choice(temperature=0), Choice(temperature=0))
+
+
+def make_tokenizer(**overrides: object) -> Tokenizer:
+    torch.manual_seed(0)
+    return Tokenizer(tokenizer_config(plan_tokenizer(tiny_params(**overrides))))
+
+
+def make_ar(tokenizer: Tokenizer) -> ARModel:
+    torch.manual_seed(1)
+    vocabulary = Vocabulary(
+        visual_codebook=32,
+        prologue_codebook=tokenizer.prologue_codebook,
+        visual_tokens=16,
+        prologue_tokens=tokenizer.prologue_tokens,
+        classes=2,
+    )
+    ar = ARModel(ARConfig(vocabulary=vocabulary, transformer=TransformerParams(layers=2, dim=64)))
+    for parameter in ar.parameters():  # far from the start, where gates are almost closed
+        torch.nn.init.normal_(parameter, std=0.3)
+    return ar.eval()
+
+
+def images(count: int = 4) -> torch.Tensor:
+    return torch.randint(0, 256, (count, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize("mode", ["joint", "none"])
+def test_cached_greedy_sampling_agrees_with_the_full_forward_pass(mode: str) -> None:
+    ar = make_ar(make_tokenizer(prologue__mode=mode))
+    vocabulary = ar.vocabulary
+    classes, guidance = torch.tensor([0, 1, 1]), Guidance(prologue=0.7, visual=4.0, power=0.3)
+    tokens = generate(ar, classes, guidance, GREEDY)
+    conditional = ar(tokens.prologue, tokens.visual, classes)
+    unconditional = ar(tokens.prologue, tokens.visual, torch.full_like(classes, vocabulary.null_class))
+    for position, ids in enumerate(vocabulary.sequence(tokens.prologue, tokens.visual).T):
+        if position == vocabulary.prologue_tokens and vocabulary.prologue_tokens:
+            assert (ids == vocabulary.eos).all()
+            continue
+        can_stand = vocabulary.prologue_ids if position < vocabulary.prologue_tokens else vocabulary.visual_ids
+        scale = guidance.scale(position, vocabulary)
+        mixed = scale * conditional[:, position, can_stand] + (1 - scale) * unconditional[:, position, can_stand]
+        assert torch.equal(mixed.argmax(-1) + can_stand.start, ids)
+
+
+def test_an_image_depends_on_its_own_seed_only_and_a_held_prologue_stays() -> None:
+    ar = make_ar(make_tokenizer())
+    classes = torch.tensor([0, 1, 0, 1])
+    seeds = [(0, i) for i in range(4)]
+    all_at_once = generate(ar, classes, seeds=seeds)
+    assert all_at_once.prologue is not None
+    alone = generate(ar, classes[2:3], seeds=seeds[2:3])
+    assert torch.equal(alone.visual[0], all_at_once.visual[2])
+    held = generate(ar, classes, seeds=[(1, i) for i in range(4)], prologue=all_at_once.prologue)
+    assert torch.equal(held.prologue, all_at_once.prologue)
+    assert not torch.equal(held.visual, all_at_once.visual)
+
+
+def test_low_temperature_draws_the_most_likely_ids_and_seeds_change_high_ones() -> None:
+    ar = make_ar(make_tokenizer())
+    classes = torch.zeros(8, dtype=torch.long)
+    seeds = [(0, i) for i in range(8)]
+    cold = generate(ar, classes, seeds=seeds, choices=Choices(Choice(1e-6), Choice(1e-6)))
+    greedy = generate(ar, classes, seeds=seeds, choices=GREEDY)
+    assert torch.equal(cold.visual, greedy.visual)
+    hot = generate(ar, classes, seeds=seeds, choices=Choices(Choice(5.0), Choice(5.0)))
+    assert len(hot.visual.unique(dim=0)) == 8
+
+
+def test_guidance_schedule_is_constant_then_rises_from_one() -> None:
+    vocabulary = Vocabulary(visual_codebook=4, prologue_codebook=4, visual_tokens=16, prologue_tokens=3, classes=2)
+    guidance = Guidance(prologue=0.7, visual=3.0, power=1.0)
+    scales = [guidance.scale(position, vocabulary) for position in range(vocabulary.length)]
+    assert scales[:3] == [0.7] * 3
+    assert scales[3] == 1.0
+    assert scales[3:] == sorted(scales[3:])
+    assert scales[4] == pytest.approx(2 - math.cos(math.pi / 17))  # EOS counts into the segment's length
+
+
+def test_linear_and_constant_schedules() -> None:
+    vocabulary = Vocabulary(visual_codebook=4, prologue_codebook=4, visual_tokens=7, prologue_tokens=4, classes=2)
+    guidance = Guidance(2.0, 3.0, power=2.0, schedule="linear", prologue_schedule="linear")
+    scales = [guidance.scale(position, vocabulary) for position in range(vocabulary.length)]
+    assert scales[:4] == [1.0, 1.25, 1.5, 1.75]
+    assert scales[4:] == [1 + 2 * (step / 8) ** 2 for step in range(8)]
+    assert Guidance(2.0, 3.0, schedule="constant").scale(9, vocabulary) == 3.0
+
+
+@pytest.mark.parametrize("choice", [Choice(0.7), Choice(1.3, top_k=3), Choice(1.0, top_p=0.6), Choice(0.9, 4, 0.7)])
+def test_ids_are_drawn_as_often_as_their_probability_says(choice: Choice) -> None:
+    logits = torch.tensor([2.0, 0.5, 1.5, -1.0, 0.0, 1.0])
+    expected = (logits / choice.temperature).softmax(0).double()
+    if choice.top_k:
+        expected[expected < expected.topk(choice.top_k).values[-1]] = 0
+        expected /= expected.sum()
+    order = expected.argsort(descending=True)
+    kept = int((expected[order].cumsum(0) - expected[order] < choice.top_p).sum())
+    expected[order[kept:]] = 0
+    expected /= expected.sum()
+    uniforms = torch.rand(200_000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    drawn = choice.draw(logits.expand(len(uniforms), -1), uniforms)
+    share = torch.bincount(drawn, minlength=6).double() / len(drawn)
+    torch.testing.assert_close(share, expected, rtol=0, atol=5e-3)
+    assert not share[expected == 0].any()
+
+
+@pytest.mark.parametrize("guidance", [None, Guidance(prologue=1.5, visual=3.0, power=0.5)])
+def test_the_same_image_whatever_is_drawn_beside_it(guidance: Guidance | None) -> None:
+    torch.manual_seed(0)
+    vocabulary = Vocabulary(visual_codebook=512, prologue_codebook=128, visual_tokens=64, prologue_tokens=8, classes=10)
+    ar = ARModel(ARConfig(vocabulary=vocabulary, transformer=TransformerParams(layers=3, dim=192)))
+    for parameter in ar.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    classes, seeds = torch.arange(40) % 10, [(7, image) for image in range(40)]
+    together = generate(ar, classes, guidance, seeds=seeds)
+    torch.set_num_threads(2)  # nor does the number of threads matter to the blocks' shape
+    for start, stop in ((0, 1), (5, 8), (3, 20), (17, 40)):
+        part = generate(ar, classes[start:stop], guidance, seeds=seeds[start:stop])
+        assert torch.equal(part.prologue, together.prologue[start:stop])
+        assert torch.equal(part.visual, together.visual[start:stop])
+
+
+def test_bf16_draws_ids_that_can_stand() -> None:
+    ar = make_ar(make_tokenizer())
+    tokens = generate(ar, torch.tensor([0, 1]), Guidance(1.5, 2.0), dtype=torch.bfloat16)
+    assert tokens.prologue.min() >= 0
+    assert tokens.prologue.max() < ar.vocabulary.prologue_codebook
+    assert tokens.visual.min() >= 0
+    assert tokens.visual.max() < ar.vocabulary.visual_codebook
+
+
+def test_prologues_are_held_taken_and_swapped() -> None:
+    tokenizer = make_tokenizer().eval()
+    ar = make_ar(tokenizer)
+    sampler = TokenSampler(ar, None, GREEDY, torch.float32)
+    pixels = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
+    classes = torch.tensor([0, 1])
+    prologues = prologues_of(tokenizer, pixels)
+    assert torch.equal(prologues, tokenizer.encode(pixels).prologue)
+    tokens = sampler.sample(classes, [(0, 0), (0, 1)], prologues)
+    twice = resample_visual(sampler, prologues, classes, 2, [(1, n) for n in range(4)])
+    assert torch.equal(twice, tokens.visual.repeat_interleave(2, dim=0))  # greedy: the prologue decides
+    swapped = swap_prologues(sampler, tokens, classes, [(2, 0), (2, 1)])
+    expected = sampler.sample(classes, [(3, 0), (3, 1)], prologues.flip(0)).visual
+    assert torch.equal(swapped, expected)
+
+
+@pytest.fixture(scope="module")
+def trained(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tokenizer, tokens and an AR model at toy size."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        run_stages(tiny_params(), shards, ["tokenizer", "tokens", "ar"])
+    return folder
+
+
+def write(params, trained: Path, shards: Path, name: str) -> dict:
+    models = (trained / "ar", trained / "tokenizer", trained / "tokens")
+    return write_samples(params, *models, shards, Path(name), Path(f"{name}_figures"))
+
+
+def test_the_stage_writes_adms_layout_figures_and_files(
+    trained: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    metrics = write(tiny_params(sampling__images=21, sampling__files="png"), trained, shards, "out")
+    assert metrics["images_per_class"] == [10, 11]
+    with np.load("out/cfg.npz") as samples:
+        assert (samples["arr_0"].shape, samples["arr_0"].dtype) == ((21, 16, 16, 3), np.uint8)
+        assert samples["arr_1"].tolist() == [n % 2 for n in range(21)]
+        assert np.array_equal(np.asarray(Image.open("out/cfg/000020.png")), samples["arr_0"][20])
+    assert sorted(path.name for path in Path("out").iterdir()) == ["cfg", "cfg.npz", "no_cfg", "no_cfg.npz"]
+    pictures = {path.stem for path in Path("out_figures").iterdir()}
+    assert pictures == {"samples_cfg", "samples_no_cfg", "held_prologue", "real_prologue", "swapped_prologues"}
+
+    write(tiny_params(sampling__images=10, sampling__classes=["dusk"]), trained, shards, "dusk")
+    assert set(np.load("dusk/cfg.npz")["arr_1"].tolist()) == {1}
+    with pytest.raises(PrologueError, match=r"there is no class 'noon'; known: dawn, dusk"):
+        write(tiny_params(sampling__classes=["noon"]), trained, shards, "noon")
+
+
+def test_a_killed_run_goes_on_and_two_processes_draw_the_same(
+    trained: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    params = tiny_params(sampling__images=40)
+    write(params, trained, shards, "whole")
+    drawn = []
+    decode = image_sampling.decode
+
+    def dies_after_two(*arguments: object) -> object:
+        if len(drawn) == 2:
+            raise KeyboardInterrupt
+        drawn.append(arguments)
+        return decode(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(image_sampling, "decode", dies_after_two)
+        with pytest.raises(KeyboardInterrupt):
+            write(params, trained, shards, "again")
+    drawn.clear()
+    monkeypatch.setattr(image_sampling, "decode", lambda *a: (drawn.append(a), decode(*a))[1])
+    write(params, trained, shards, "again")
+    assert len(drawn) == 3 + 3 - 2  # blocks of 16 in each of two runs
+    script = tmp_path / "two.py"
+    script.write_text(
+        "import sys\nfrom pathlib import Path\nsys.path.insert(0, sys.argv[1])\nfrom conftest import tiny_params\n"
+        "from test_sampling import write\n"
+        "write(tiny_params(sampling__images=40), Path(sys.argv[2]), Path(sys.argv[3]), 'two')\n"
+    )
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    subprocess.run([*launch, script, Path(__file__).parent, trained, shards], check=True, timeout=120)
+    for run in ("cfg", "no_cfg"):
+        expected = np.load(f"whole/{run}.npz")["arr_0"]
+        for other in ("again", "two"):
+            assert np.array_equal(np.load(f"{other}/{run}.npz")["arr_0"], expected), (run, other)
+
+
+def test_the_params_of_a_run_reach_the_sampler(trained: Path) -> None:
+    overrides = {"sampling__cfg__visual__guidance": 3.5, "sampling__no_cfg__prologue__top_k": 2}
+    samplers = token_samplers(load_ar(trained / "ar"), tiny_params(**overrides).sampling)
+    assert samplers["cfg"].guidance.visual == 3.5
+    assert samplers["no_cfg"].guidance is None
+    assert samplers["no_cfg"].choices.prologue.top_k == 2
