@@ -94,7 +94,7 @@ class PlainStage1:
         sequence = self.ar.loss(self.ar(output.prologue, visual, null, drop), ids, visual)
         loss = (
             params.l1 * F.l1_loss(output.reconstruction, real)
-            + params.perceptual.lite0 * self.perceptual(output.reconstruction, real)
+            + params.perceptual.lite0 * self.perceptual(output.reconstruction, real).mean()
             + params.adversarial * generator_loss(self.discriminator(output.reconstruction))
             + output.visual.loss
             + self.joint.weight * sequence.per_token(self.ar.vocabulary).total

@@ -15,7 +15,8 @@ from prologue.errors import PrologueError
 from prologue.evaluation import fidelity, probe, reconstruction
 from prologue.evaluation.codebooks import codebook_usage
 from prologue.evaluation.features import Extractor
-from prologue.evaluation.generation import evaluate_generation, load_samples
+from prologue.evaluation.generation import evaluate_generation
+from prologue.evaluation.image_sets import NpzImages
 from prologue.evaluation.probe import run_probe
 from prologue.evaluation.reconstruction import evaluate_reconstruction
 from prologue.evaluation.reference import compute_reference, load_reference
@@ -80,6 +81,30 @@ def test_precision_and_recall_equal_a_computation_by_definition_and_are_not_swap
     assert precision > recall
 
 
+def test_kid_equals_a_float64_computation_by_definition():
+    real, generated = features(40, 1), features(30, 2)
+    x, y = generated.double().numpy(), real.double().numpy()
+    rng, values = np.random.RandomState(2020), []
+    for _ in range(fidelity.KID_SUBSETS):  # a subset of the larger side, all of the smaller one
+        a, b = x[rng.choice(30, 30, replace=False)], y[rng.choice(40, 30, replace=False)]
+        kernels = [(p @ q.T / 12 + 1) ** 3 for p, q in ((a, a), (b, b), (a, b))]
+        own = [(k.sum() - np.trace(k)) / (30 * 29) for k in kernels[:2]]
+        values.append(sum(own) - 2 * kernels[2].mean())
+    mean, deviation = fidelity.kernel_distance(generated, real)
+    assert mean == pytest.approx(np.mean(values), rel=1e-6)
+    assert deviation == pytest.approx(np.std(values), rel=1e-6)
+
+
+def test_distance_of_fewer_images_than_features_is_exact():
+    """Singular covariances: the trace of the root from the singular values of the centred features."""
+    a, b = features(40, 1, dim=120), features(30, 2, dim=120)
+    x, y = ((z.double() - z.double().mean(0)) / np.sqrt(len(z) - 1) for z in (a, b))
+    mean = a.double().mean(0) - b.double().mean(0)
+    expected = mean @ mean + (x * x).sum() + (y * y).sum() - 2 * torch.linalg.svdvals(x @ y.T).sum()
+    measured = fidelity.frechet_distance(fidelity.statistics(a), fidelity.statistics(b))
+    assert measured == pytest.approx(expected.item(), rel=1e-6)
+
+
 def test_unusable_features_are_refused():
     broken = features(20, 1)
     broken[3, 2] = float("nan")
@@ -93,6 +118,11 @@ def test_unusable_features_are_refused():
         fidelity.precision_recall(features(3, 1), features(20, 1), neighbours=3)
     with pytest.raises(PrologueError, match="must be float"):
         fidelity.statistics(torch.zeros(20, 4, dtype=torch.uint8))
+    for metric in (fidelity.statistics, fidelity.inception_score):
+        with pytest.raises(PrologueError, match="all 20 images are equal"):
+            metric(features(1, 1).expand(20, -1))
+    with pytest.raises(PrologueError, match="two different networks"):
+        fidelity.kernel_distance(features(9, 1), features(9, 1, dim=7))
     with pytest.raises(PrologueError, match="two different networks"):
         fidelity.frechet_distance(fidelity.statistics(features(9, 1)), fidelity.statistics(features(9, 1, dim=7)))
 
@@ -184,11 +214,12 @@ def pixels_of(run: Path) -> np.ndarray:
 
 def test_reference_is_what_the_extractor_says_of_the_images_in_order(run):
     reference = load_reference(run / "reference", "lite2")
-    direct = Extractor("lite2")(torch.from_numpy(pixels_of(run)).permute(0, 3, 1, 2))
-    torch.testing.assert_close(reference.features.pool, direct.pool, rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(reference.features.logits, direct.logits, rtol=1e-3, atol=1e-3)
-    assert reference.features.pool.shape == (2 * VAL, 1280)
-    np.testing.assert_allclose(reference.statistics.sigma, np.cov(reference.features.pool.double().numpy().T))
+    pool, logits = Extractor("lite2")(torch.from_numpy(pixels_of(run)).permute(0, 3, 1, 2))
+    assert reference.manifold is not None
+    torch.testing.assert_close(reference.manifold, pool, rtol=1e-3, atol=1e-4)
+    assert reference.protocol["is"] == pytest.approx(fidelity.inception_score(logits)[0], rel=1e-3)
+    assert reference.manifold.shape == (2 * VAL, 1280)
+    np.testing.assert_allclose(reference.statistics.sigma, np.cov(reference.manifold.double().numpy().T))
     assert reference.protocol["shards_sha256"] == sha256(run / "shards" / "manifest.json")
     with pytest.raises(PrologueError, match=r"evaluation\.extractor is inception"):
         load_reference(run / "reference", "inception")
@@ -200,6 +231,8 @@ def test_reconstruction_metrics_and_figures(run, params, tmp_path):
     assert 0 < metrics["psnr"] < 30
     assert -1 <= metrics["ssim"] < 1
     assert 0 < metrics["l1"] < 2
+    assert metrics["perceptual_lite0"] > 0
+    assert metrics["visual_entropy"] == pytest.approx(np.log(metrics["visual_perplexity"]))
     assert 0 < metrics["prologue_usage"] <= 1
     assert 1 <= metrics["visual_perplexity"] <= params.tokenizer.codebook
     assert metrics["images"] == 2 * VAL
@@ -230,10 +263,10 @@ def test_real_images_as_samples_score_best(run, params, tmp_path):
 
 def test_samples_of_another_kind_are_refused(run, params, tmp_path):
     np.savez(tmp_path / "floats.npz", arr_0=np.zeros((4, 8, 8, 3), np.float32))
-    with pytest.raises(PrologueError, match="got float32"):
-        load_samples(tmp_path / "floats.npz")
-    with pytest.raises(PrologueError, match="run the stage samples first"):
-        load_samples(tmp_path / "missing.npz")
+    with pytest.raises(PrologueError, match="is float32"):
+        NpzImages(tmp_path / "floats.npz")
+    with pytest.raises(PrologueError, match=r"missing\.npz"):
+        NpzImages(tmp_path / "missing.npz")
     for name in ("cfg", "no_cfg"):
         np.savez(tmp_path / f"{name}.npz", arr_0=np.zeros((12, 16, 16, 3), np.uint8))
     with pytest.raises(PrologueError, match="16 px images"):

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from prologue.errors import PrologueError
+from prologue.files import write_json
+from prologue.launch import is_main_process
 from prologue.params import load_params
 from prologue.variants import apply_overrides, experiment_flags, load_variants
 
@@ -40,6 +42,17 @@ def main() -> None:
     watch.add_argument("--seconds", type=int, default=10, help="between two versions (default: %(default)s)")
     watch.set_defaults(run=lambda given: watch_curves(given.seconds))
 
+    evaluate = commands.add_parser("evaluate", help="measure any npz or folder of images against real ones")
+    evaluate.add_argument("samples", type=Path, help="npz with arr_0 (uint8 N, H, W, 3), or a folder of images")
+    evaluate.add_argument("--reference", type=Path, help="the same, or ADM's statistics (default: data/reference)")
+    evaluate.add_argument(
+        "--extractor", choices=("lite2", "inception"), help="default: Inception where its weights are"
+    )
+    evaluate.add_argument("--size", type=int, help="px to which images of folders are cropped (default: as they are)")
+    evaluate.add_argument("--batch", type=int, default=32, help="images at once (default: %(default)s)")
+    evaluate.add_argument("--output", type=Path, help="also write the metrics to this JSON file")
+    evaluate.set_defaults(run=print_evaluation)
+
     summary = commands.add_parser("summary", help="print the metrics of the last run and where its report is")
     summary.set_defaults(run=lambda given: print_summary())
 
@@ -65,6 +78,21 @@ def watch_curves(seconds: int) -> None:
     from prologue.watch import watch  # needs torch, which takes seconds to load
 
     watch(seconds)
+
+
+def print_evaluation(given: argparse.Namespace) -> None:
+    """Print and write the metrics of samples. Raises PrologueError for what cannot be measured."""
+    from prologue.evaluation.evaluate import evaluate  # needs torch, which takes seconds to load
+
+    metrics = evaluate(given.samples, given.reference, given.extractor, given.size, given.batch)
+    if not is_main_process():
+        return
+    table = Table("metric", "value")
+    for name, value in metrics.items():
+        table.add_row(name, f"{value:.5g}" if isinstance(value, float) else str(value))
+    Console().print(table)
+    if given.output:
+        write_json(given.output, metrics)
 
 
 def print_description(names: list[str], classes: int) -> None:

@@ -217,6 +217,7 @@ class SamplingParams(Section):
 
 class EvaluationParams(Section):
     extractor: Literal["lite2", "inception"]
+    perceptual: Literal["lite0", "vgg16"]
     batch: Count
     neighbours: Count
 

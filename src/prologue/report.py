@@ -30,6 +30,7 @@ STAGES = {
     "ar": "AR model (Stage 2)",
     "samples": "Sampling",
     "evaluate_reconstruction": "Evaluation of reconstruction",
+    "evaluate_likelihood": "Likelihood of validation tokens",
     "evaluate_generation": "Evaluation of generation",
     "probe": "Linear probe",
 }
@@ -50,27 +51,33 @@ class Measure:
 
 
 MEASURES = (
-    Measure("evaluate_reconstruction", r"rfd_\w+", "Reconstruction distance", "lower", "rFID 2.24"),
+    Measure("evaluate_reconstruction", r"rfd_\w+|rfid", "Reconstruction distance", "lower", "rFID 2.24"),
     Measure("evaluate_reconstruction", r"psnr", "PSNR, dB", "higher", "20.64"),
     Measure("evaluate_reconstruction", r"ssim", "SSIM", "higher"),
-    Measure("evaluate_reconstruction", r"lpips\w*", "LPIPS", "lower"),
+    Measure("evaluate_reconstruction", r"lpips|perceptual_\w+", "Perceptual distance", "lower"),
     Measure("evaluate_reconstruction", r"visual_usage", "Visual codes in use", "higher", percent=True),
+    Measure("evaluate_reconstruction", r"visual_entropy", "Entropy of the visual codes, nats", "higher"),
     Measure("evaluate_reconstruction", r"visual_perplexity", "Perplexity of the visual codes", "higher"),
     Measure("evaluate_reconstruction", r"prologue_usage", "Prologue codes in use", "higher", percent=True),
+    Measure("evaluate_reconstruction", r"prologue_entropy", "Entropy of the prologue codes, nats", "higher"),
     Measure("evaluate_reconstruction", r"prologue_perplexity", "Perplexity of the prologue codes", "higher"),
-    Measure("evaluate_generation", r"cfg\.gfd_\w+", "Generation distance, guided", "lower", "gFID 4.11"),
-    Measure("evaluate_generation", r"cfg\.is_[a-z0-9]+", "Inception-style score, guided", "higher", "IS 210.3"),
-    Measure("evaluate_generation", r"cfg\.precision_\w+", "Precision, guided", "higher", "0.83"),
-    Measure("evaluate_generation", r"cfg\.recall_\w+", "Recall, guided", "higher", "0.48"),
-    Measure("evaluate_generation", r"no_cfg\.gfd_\w+", "Generation distance, no guidance", "lower", "gFID 10.75"),
-    Measure("evaluate_generation", r"no_cfg\.is_[a-z0-9]+", "Inception-style score, no guidance", "higher"),
-    Measure("evaluate_generation", r"no_cfg\.precision_\w+", "Precision, no guidance", "higher"),
-    Measure("evaluate_generation", r"no_cfg\.recall_\w+", "Recall, no guidance", "higher"),
-    Measure("ar", r"(ema_)?val\.loss", "AR loss, nats per token", "lower"),
-    Measure("ar", r"(ema_)?val\.prologue_loss", "AR loss on prologue tokens", "lower"),
-    Measure("ar", r"(ema_)?val\.eos_loss", "AR loss on the end of the prologue", "lower"),
-    Measure("ar", r"(ema_)?val\.visual_loss", "AR loss on visual tokens", "lower"),
-    Measure("ar", r"((ema_)?val\.)?prologue_gain_nats", "Prologue information gain, nats per image", "higher"),
+    *(
+        Measure("evaluate_generation", rf"{run}\.({key})", f"{label}, {words}", better, paper.get(run, ""))
+        for run, words in (("cfg", "guided"), ("no_cfg", "no guidance"))
+        for key, label, better, paper in (
+            (r"gfd_\w+|gfid", "Generation distance", "lower", {"cfg": "gFID 4.11", "no_cfg": "gFID 10.75"}),
+            (r"is(_lite2)?", "Inception-style score", "higher", {"cfg": "IS 210.3"}),
+            (r"precision(_lite2)?", "Precision", "higher", {"cfg": "0.83"}),
+            (r"recall(_lite2)?", "Recall", "higher", {"cfg": "0.48"}),
+            (r"kid(_lite2)?", "Kernel distance (KID)", "lower", {}),
+        )
+    ),
+    Measure("evaluate_likelihood", r"loss", "AR loss, nats per token", "lower"),
+    Measure("evaluate_likelihood", r"prologue_loss", "AR loss on prologue tokens", "lower"),
+    Measure("evaluate_likelihood", r"visual_loss", "AR loss on visual tokens", "lower"),
+    Measure("evaluate_likelihood", r"prologue_conditional_entropy", "Conditional entropy of prologue tokens, nats", ""),
+    Measure("evaluate_likelihood", r"visual_conditional_entropy", "Conditional entropy of visual tokens, nats", ""),
+    Measure("evaluate_likelihood", r"prologue_gain_nats", "Prologue information gain, nats per image", "higher"),
     Measure("probe", r"prologue_\w*top1", "Linear probe on the prologue, top-1", "higher", "35.88 %", percent=True),
     Measure("probe", r"prologue_\w*top5", "Linear probe on the prologue, top-5", "higher", "60.28 %", percent=True),
     Measure("probe", r"visual_\w*top1", "Linear probe on visual tokens, top-1", "higher", "23.71 % (2D)", percent=True),
@@ -182,7 +189,7 @@ def _reconstruction_tile(metrics: Metrics) -> Tile:
     psnr = _find(metrics, "evaluate_reconstruction", r"psnr")
     if psnr is None:
         return Tile(label, yardstick)
-    distance = _find(metrics, "evaluate_reconstruction", r"rfd_\w+")
+    distance = _find(metrics, "evaluate_reconstruction", r"rfd_\w+|rfid")
     detail = f"{distance[0]} {_number(distance[1])}, lower is better" if distance else ""
     sentence = f"Held-out images come back from their visual tokens at {_number(psnr[1])} dB PSNR."
     return Tile(label, yardstick, f"{_number(psnr[1])} dB", detail, sentence, psnr[1] >= 20)
@@ -190,8 +197,8 @@ def _reconstruction_tile(metrics: Metrics) -> Tile:
 
 def _generation_tile(metrics: Metrics) -> Tile:
     label, yardstick = "Generation", "lower with guidance than without"
-    guided = _find(metrics, "evaluate_generation", r"cfg\.gfd_\w+")
-    plain = _find(metrics, "evaluate_generation", r"no_cfg\.gfd_\w+")
+    guided = _find(metrics, "evaluate_generation", r"cfg\.(gfd_\w+|gfid)")
+    plain = _find(metrics, "evaluate_generation", r"no_cfg\.(gfd_\w+|gfid)")
     if guided is None or plain is None:
         return Tile(label, yardstick)
     name = guided[0].removeprefix("cfg.")
@@ -205,7 +212,7 @@ def _generation_tile(metrics: Metrics) -> Tile:
 
 def _gain_tile(metrics: Metrics) -> Tile:
     label, yardstick = "Prologue information gain", "more than 1 nat"
-    gain = _find(metrics, "ar", r"(val\.)?prologue_gain_nats")
+    gain = _find(metrics, "evaluate_likelihood", r"prologue_gain_nats")
     if gain is None:
         return Tile(label, yardstick)
     detail = "per image, on its visual tokens: own prologue against another's of the same class"

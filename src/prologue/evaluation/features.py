@@ -4,7 +4,8 @@ Each process works on one block of positions; `gather` puts the rows together ag
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from prologue.errors import PrologueError
+from prologue.evaluation.image_sets import ImageSet
 from prologue.launch import progress
 from prologue.networks import efficientnet_lite, inception, lite_input
 
@@ -22,10 +24,11 @@ LITE_SIZE = 128  # px; part of the protocol: distances at another size are not c
 
 
 class Features(NamedTuple):
-    """Pooled features float32 (N, D) and class logits float32 (N, C) of N images."""
+    """Pooled features float32 (N, D) and class logits float32 (N, C) of N images; whether any of them has a colour."""
 
     pool: Tensor
     logits: Tensor
+    coloured: bool
 
 
 class Extractor:
@@ -43,23 +46,39 @@ class Extractor:
         self.network = (efficientnet_lite("lite2") if name == "lite2" else inception()).to(self.device)
 
     @torch.no_grad()
-    def __call__(self, images: Tensor) -> Features:
-        """Features of images uint8 (N, 3, H, W). Raises PrologueError for any other type or shape."""
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-            raise PrologueError(f"features need images uint8 (N, 3, H, W), got {images.dtype} {tuple(images.shape)}")
-        images = images.to(self.device)
+    def __call__(self, images: Sequence[Tensor] | Tensor) -> tuple[Tensor, Tensor]:
+        """Pooled features (N, D) and logits (N, C) of uint8 images (3, H, W), of one size or of many.
+
+        Raises PrologueError for any other type or shape.
+        """
+        for image in images:
+            if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
+                raise PrologueError(f"features need images uint8 (3, H, W), got {image.dtype} {tuple(image.shape)}")
+        groups = [torch.stack(list(same)).to(self.device) for _, same in groupby(images, lambda image: image.shape)]
         if self.name == "inception":
-            return Features(*self.network(images))
-        resized = F.interpolate(images.float(), size=(LITE_SIZE, LITE_SIZE), mode="bicubic", antialias=True)
-        maps = self.network.forward_features(lite_input(resized.clamp(0, 255)))  # (N, 1280, 4, 4)
+            pools, logits = zip(*(self.network(group) for group in groups), strict=True)
+            return torch.cat(pools), torch.cat(logits)
+        size = (LITE_SIZE, LITE_SIZE)
+        resized = [F.interpolate(group.float(), size=size, mode="bicubic", antialias=True) for group in groups]
+        maps = self.network.forward_features(lite_input(torch.cat(resized).clamp(0, 255)))  # (N, 1280, 4, 4)
         pool = self.network.global_pool(maps)
-        return Features(pool, self.network.classifier(pool))
+        return pool, self.network.classifier(pool)
 
     @property
     def protocol(self) -> dict[str, str]:
         """What a reader must know to compare numbers of this extractor."""
         seen = f"{LITE_SIZE} px, bicubic, antialiased" if self.name == "lite2" else "299 px, bilinear as TensorFlow 1"
         return {"extractor": self.name, "extractor_input": seen}
+
+
+def metric_name(measure: str, extractor: str) -> str:
+    """A metric's name, which says what computed it: `fid` is Inception's alone, all else carries its extractor's name.
+
+    measure: fd, rfd (of reconstructions), gfd (of generated images), is, kid, precision, recall ...
+    """
+    if extractor == "inception":
+        return measure.replace("fd", "fid")
+    return f"{measure}_{extractor}"
 
 
 def share(count: int, accelerator: Accelerator) -> NDArray[np.int64]:
@@ -76,14 +95,19 @@ def gather(rows: Tensor, count: int, accelerator: Accelerator) -> Tensor:
     return everything[:count].cpu()
 
 
-def extract(
-    extractor: Extractor, batches: Iterable[Tensor], steps: int, count: int, accelerator: Accelerator
-) -> Features:
-    """Features of `count` images, on the CPU of every process.
+def extract(extractor: Extractor, images: ImageSet, batch: int, accelerator: Accelerator) -> Features:
+    """Features of all images, on the CPU of every process.
 
-    Args:
-        batches: this process's share of the images, uint8 (b, 3, H, W), in `steps` batches.
+    Raises:
+        PrologueError: no pixel of any image is brighter than 1, as when images in 0..1 were rounded to integers.
     """
-    parts = [extractor(images) for images in progress(batches, f"features of {extractor.name}", "batch", steps)]
-    pool, logits = (torch.cat(part) for part in zip(*parts, strict=True))
-    return Features(gather(pool, count, accelerator), gather(logits, count, accelerator))
+    positions = share(len(images), accelerator)
+    batches = images.batches(positions, batch)
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    for part in progress(batches, f"features of {extractor.name}", "batch", math.ceil(len(positions) / batch)):
+        looks = torch.tensor([[image.max(), (image != image[:1]).any()] for image in part], dtype=torch.int64)
+        parts.append((*extractor(part), looks))
+    pool, logits, looks = (gather(torch.cat(rows), len(images), accelerator) for rows in zip(*parts, strict=True))
+    if looks[:, 0].max() <= 1:
+        raise PrologueError(f"all {len(images)} images are black: no value is above 1; images are uint8 from 0 to 255")
+    return Features(pool, logits, bool(looks[:, 1].any()))

@@ -8,12 +8,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_isc import isc_features_to_metric
+from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from prologue.errors import PrologueError
 
 SPLITS = 10  # of the inception score
 DISTANCE_ROWS = 2000  # rows of the distance matrix in memory at once
+KID_SUBSETS, KID_SUBSET = 100, 1000  # random subsets of images, of which the kernel distance is the mean
+SAME = 1e-5  # features that differ by less, relative to the largest, are of equal images
 
 
 @dataclass(frozen=True)
@@ -31,10 +34,9 @@ def statistics(features: Tensor) -> Statistics:
 
 def frechet_distance(a: Statistics, b: Statistics) -> float:
     """Frechet distance of two Gaussians. Raises PrologueError for statistics of different networks or not finite."""
-    if a.mu.shape != b.mu.shape:
-        raise PrologueError(f"features of {len(a.mu)} and {len(b.mu)} dimensions: statistics of two different networks")
+    _same_network(len(a.mu), len(b.mu))
     if not all(np.isfinite(part).all() for part in (a.mu, a.sigma, b.mu, b.sigma)):
-        raise PrologueError("statistics with values that are not finite; run the stage reference again")
+        raise PrologueError("statistics with values that are not finite; make them again")
     result = fid_statistics_to_metric(vars(a), vars(b), verbose=False)
     return float(result["frechet_inception_distance"])
 
@@ -57,17 +59,37 @@ def precision_recall(generated: Tensor, real: Tensor, neighbours: int) -> tuple[
     Raises:
         PrologueError: no more than `neighbours` images, or unusable features.
     """
-    result = prc_features_to_metric(
-        _checked(
-            generated, least=neighbours + 1
-        ),  # the first argument is the generated set: swapped, so are the results
-        _checked(real, least=neighbours + 1),
+    a, b = _checked(generated, least=neighbours + 1), _checked(real, least=neighbours + 1)
+    _same_network(a.shape[1], b.shape[1])
+    result = prc_features_to_metric(  # the first set is the generated one
+        a,
+        b,
         prc_neighborhood=neighbours,
         prc_batch_size=DISTANCE_ROWS,
         save_cpu_ram=True,
         verbose=False,
     )
     return result["precision"], result["recall"]
+
+
+def kernel_distance(generated: Tensor, real: Tensor) -> tuple[float, float]:
+    """Kernel distance (KID) of float features (N, D) and (M, D): mean and standard deviation over 100 random subsets.
+
+    The kernel is (x y / D + 1)^3; subsets have 1,000 images of each side, or all of the smaller side.
+
+    Raises:
+        PrologueError: unusable features.
+    """
+    a, b = _checked(generated, least=2), _checked(real, least=2)
+    _same_network(a.shape[1], b.shape[1])
+    size = min(KID_SUBSET, len(a), len(b))
+    result = kid_features_to_metric(a, b, kid_subsets=KID_SUBSETS, kid_subset_size=size, verbose=False)
+    return result["kernel_inception_distance_mean"], result["kernel_inception_distance_std"]
+
+
+def _same_network(a: int, b: int) -> None:
+    if a != b:
+        raise PrologueError(f"features of {a} and {b} dimensions: statistics of two different networks")
 
 
 def _checked(features: Tensor, least: int) -> Tensor:
@@ -84,4 +106,7 @@ def _checked(features: Tensor, least: int) -> Tensor:
         raise PrologueError(
             f"features of {bad} of {len(features)} images are not finite: the images or network are broken"
         )
+    spread = (features - features[0]).abs().max()
+    if spread <= SAME * features.abs().max():
+        raise PrologueError(f"all {len(features)} images are equal: there is no distribution to measure")
     return features.double()

@@ -1,16 +1,19 @@
-"""How close samples come to real images, with and without guidance."""
+"""How close generated images come to real ones: the metrics of a set of samples, and those of the pipeline's runs."""
 
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from accelerate import Accelerator
-from torch import Tensor
-
 from prologue.errors import PrologueError
-from prologue.evaluation.features import Extractor, Features, extract, share
-from prologue.evaluation.fidelity import frechet_distance, inception_score, precision_recall, statistics
+from prologue.evaluation.features import Extractor, Features, extract, metric_name
+from prologue.evaluation.fidelity import (
+    KID_SUBSET,
+    frechet_distance,
+    inception_score,
+    kernel_distance,
+    precision_recall,
+    statistics,
+)
+from prologue.evaluation.image_sets import NpzImages
 from prologue.evaluation.reference import Reference, load_reference
 from prologue.files import sha256
 from prologue.params import Params
@@ -23,8 +26,7 @@ def evaluate_generation(params: Params, samples_folder: Path, reference_folder: 
     """Compare samples_folder/{cfg,no_cfg}.npz with the reference.
 
     Returns:
-        For each run gfd_EXTRACTOR, is_EXTRACTOR (mean of 10 splits, and its deviation is_EXTRACTOR_std),
-        precision_EXTRACTOR and recall_EXTRACTOR; real_is_EXTRACTOR, the score of the real images; and the protocol.
+        The metrics of `compare_with_reference` for each run, real_is, the score of the real images, and the protocol.
 
     Raises:
         PrologueError: samples or reference are missing, unusable, or do not belong together.
@@ -32,58 +34,56 @@ def evaluate_generation(params: Params, samples_folder: Path, reference_folder: 
     accelerator = start_accelerator()
     name = params.evaluation.extractor
     reference = load_reference(reference_folder, name)
-    samples = {run: load_samples(samples_folder / f"{run}.npz") for run in RUNS}
+    size = reference.protocol["image_size"]
+    samples = {run: NpzImages(samples_folder / f"{run}.npz") for run in RUNS}
     for run, images in samples.items():
-        if images.shape[2] != reference.protocol["image_size"]:
+        if images.shape[1:3] != (size, size):
             raise PrologueError(
                 f"{samples_folder / run}.npz holds {images.shape[2]} px images, but the reference in "
-                f"{reference_folder} is of {reference.protocol['image_size']} px; run `dvc repro`"
+                f"{reference_folder} is of {size} px; run `dvc repro`"
             )
     extractor = Extractor(name, accelerator.device)
     metrics: dict[str, Any] = {}
     for run, images in samples.items():
-        features = _features(extractor, images, params.evaluation.batch, accelerator)
-        metrics[run] = _compare(features, reference, name, params.evaluation.neighbours)
-        metrics[run]["images"] = len(images)
+        features = extract(extractor, images, params.evaluation.batch, accelerator)
+        metrics[run] = compare_with_reference(features, reference, name, params.evaluation.neighbours, "gfd")
         metrics[run]["samples_sha256"] = sha256(samples_folder / f"{run}.npz")
-    protocol = {f"reference_{key}": value for key, value in reference.protocol.items() if key not in extractor.protocol}
+    known = {"is", *extractor.protocol}
     return {
         **metrics,
-        f"real_is_{name}": inception_score(reference.features.logits)[0],
+        metric_name("real_is", name): reference.protocol["is"],
         "neighbours": params.evaluation.neighbours,
         **extractor.protocol,
-        **protocol,
+        **{f"reference_{key}": value for key, value in reference.protocol.items() if key not in known},
     }
 
 
-def load_samples(path: Path) -> Tensor:
-    """Images uint8 (N, 3, H, W) of an npz in ADM's layout. Raises PrologueError for a file of another kind."""
-    if not path.is_file():
-        raise PrologueError(f"{path} not found: run the stage samples first")
-    try:
-        with np.load(path) as content:
-            images = content["arr_0"]
-    except (ValueError, KeyError, OSError) as error:
-        raise PrologueError(f"{path} is no npz of samples ({error}); run the stage samples again") from None
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or images.shape[1] != images.shape[2]:
-        raise PrologueError(
-            f"{path}: arr_0 must be square images uint8 (N, H, H, 3), got {images.dtype} {images.shape}"
-        )
-    return torch.from_numpy(images).permute(0, 3, 1, 2)
+def compare_with_reference(
+    features: Features, reference: Reference, extractor: str, neighbours: int, distance: str
+) -> dict[str, Any]:
+    """Metrics of samples (ADM's protocol, Dhariwal and Nichol 2021): each name says which extractor computed it.
 
+    Returns:
+        The Frechet distance, called `distance`; the inception score (10 splits) and its deviation; precision, recall
+        and KID with its deviation, where the reference has features and not statistics alone; numbers of images.
 
-def _features(extractor: Extractor, images: Tensor, batch: int, accelerator: Accelerator) -> Features:
-    positions = torch.from_numpy(share(len(images), accelerator)).split(batch)
-    return extract(extractor, (images[part] for part in positions), len(positions), len(images), accelerator)
-
-
-def _compare(features: Features, reference: Reference, name: str, neighbours: int) -> dict[str, Any]:
+    Raises:
+        PrologueError: unusable samples (too few, equal, grey where the real ones have colours ...), or a reference
+            that is no better.
+    """
+    if reference.protocol["coloured"] and not features.coloured:
+        raise PrologueError("the samples are grey, but the real images have colours: distances would mislead")
     score, deviation = inception_score(features.logits)
-    precision, recall = precision_recall(features.pool, reference.features.pool, neighbours)
-    return {
-        f"gfd_{name}": frechet_distance(statistics(features.pool), reference.statistics),
-        f"is_{name}": score,
-        f"is_{name}_std": deviation,
-        f"precision_{name}": precision,
-        f"recall_{name}": recall,
+    metrics: dict[str, Any] = {
+        distance: frechet_distance(statistics(features.pool), reference.statistics),
+        "is": score,
+        "is_std": deviation,
     }
+    if reference.manifold is not None:
+        metrics["precision"], metrics["recall"] = precision_recall(features.pool, reference.manifold, neighbours)
+        metrics["kid"], metrics["kid_std"] = kernel_distance(features.pool, reference.manifold)
+    named = {metric_name(measure, extractor): value for measure, value in metrics.items()}
+    if reference.manifold is not None:
+        named["kid_subset"] = min(KID_SUBSET, len(features.pool), len(reference.manifold))
+        named["manifold_images"] = len(reference.manifold)
+    return {**named, "images": len(features.pool)}

@@ -16,7 +16,7 @@ from prologue.data.images import MANIFEST, ImageShards
 from prologue.data.loader import view_batches
 from prologue.errors import PrologueError
 from prologue.evaluation.codebooks import codebook_usage, count_codes
-from prologue.evaluation.features import Extractor, gather, share
+from prologue.evaluation.features import Extractor, gather, metric_name, share
 from prologue.evaluation.fidelity import frechet_distance, statistics
 from prologue.evaluation.reference import load_reference
 from prologue.figures.grids import image_grid
@@ -24,12 +24,14 @@ from prologue.figures.style import BLUE, MUTED, ORANGE, styled
 from prologue.files import replacing, sha256
 from prologue.launch import progress
 from prologue.models.export import load_tokenizer
-from prologue.models.tokenizer import Tokenizer, to_uint8
+from prologue.models.tokenizer import Tokenizer, to_signed, to_uint8
 from prologue.params import Params
+from prologue.perceptual import PerceptualLoss
 from prologue.runtime import start_accelerator
 from prologue.training.validation import image_psnr
 
 WINDOW, SIGMA = 11, 1.5  # of SSIM, px
+PERCEPTUAL_NAMES = {"vgg16": "lpips", "lite0": "perceptual_lite0"}
 PAIRS_PER_ROW = 10
 SHOWN_PAIRS = 20
 
@@ -40,8 +42,9 @@ def evaluate_reconstruction(
     """Reconstruct every centre-cropped validation image; write reconstructions.png and codebook_usage.png.
 
     Returns:
-        rfd_EXTRACTOR, psnr (dB), ssim, l1 (of pixels in [-1, 1]), usage and perplexity of each codebook, throughput of
-        encoding and decoding, and the protocol. All are of reconstructions rounded to uint8.
+        rfd_EXTRACTOR or rfid, psnr (dB), ssim, l1 (of pixels in [-1, 1]), lpips (VGG16) or perceptual_NETWORK, usage,
+        entropy (nats) and perplexity of each codebook, throughput of encoding and decoding, and the protocol. All are
+        of reconstructions rounded to uint8.
 
     Raises:
         PrologueError: the reference is missing, of another extractor, or of other images.
@@ -56,6 +59,7 @@ def evaluate_reconstruction(
     rows, rate = _reconstruct_share(
         tokenizer,
         Extractor(name, accelerator.device),
+        PerceptualLoss(params.evaluation.perceptual).to(accelerator.device),
         images,
         share(len(images), accelerator),
         params.evaluation.batch,
@@ -68,12 +72,19 @@ def evaluate_reconstruction(
         with replacing(figures / "codebook_usage.png") as path:
             _usage_figure(counts, path)
     metrics: dict[str, Any] = {
-        f"rfd_{name}": frechet_distance(statistics(rows["pool"]), reference.statistics),
+        metric_name("rfd", name): frechet_distance(statistics(rows["pool"]), reference.statistics),
         **{key: rows[key].double().mean().item() for key in ("psnr", "ssim", "l1")},
+        PERCEPTUAL_NAMES[params.evaluation.perceptual]: rows["perceptual"].double().mean().item(),
     }
     for book, counted in counts.items():
-        metrics[f"{book}_usage"], metrics[f"{book}_perplexity"] = codebook_usage(counted)
-    protocol = {**reference.protocol, "weights": "ema", "rounding": "uint8"}
+        usage, perplexity = codebook_usage(counted)
+        metrics |= {
+            f"{book}_usage": usage,
+            f"{book}_entropy": math.log(perplexity),
+            f"{book}_perplexity": perplexity,
+        }
+    protocol = {key: value for key, value in reference.protocol.items() if key != "is"}
+    protocol |= {"weights": "ema", "rounding": "uint8"}
     return {**metrics, "images_per_second": round(rate * accelerator.num_processes, 1), **protocol}
 
 
@@ -103,7 +114,12 @@ def image_ssim(images: Tensor, originals: Tensor) -> Tensor:
 
 
 def _reconstruct_share(
-    tokenizer: Tokenizer, extractor: Extractor, images: ImageShards, positions: NDArray[np.int64], batch: int
+    tokenizer: Tokenizer,
+    extractor: Extractor,
+    perceptual: PerceptualLoss,
+    images: ImageShards,
+    positions: NDArray[np.int64],
+    batch: int,
 ) -> tuple[dict[str, Tensor], float]:
     """Per-image results of this process's share by name, and images encoded and decoded per second."""
     parts: dict[str, list[Tensor]] = {}
@@ -123,7 +139,9 @@ def _reconstruct_share(
             result["prologue"] = tokens.prologue
         result["psnr"] = image_psnr(copies, originals)
         result["ssim"] = image_ssim(copies, originals)
-        result["pool"] = extractor(copies).pool
+        with torch.no_grad():
+            result["perceptual"] = perceptual(to_signed(copies), to_signed(originals))
+        result["pool"], _ = extractor(copies)
         for key, value in result.items():
             parts.setdefault(key, []).append(value)
     return {key: torch.cat(values) for key, values in parts.items()}, len(positions) / seconds

@@ -1,40 +1,44 @@
-"""Features and statistics of the real validation images, once per dataset and extractor."""
+"""What samples are compared with: statistics of all real images, and features of up to 10,000 of them."""
 
-import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from prologue.data.images import MANIFEST, ImageShards
-from prologue.data.loader import view_batches
 from prologue.errors import PrologueError
-from prologue.evaluation.features import Extractor, Features, extract, share
-from prologue.evaluation.fidelity import SPLITS, Statistics, statistics
+from prologue.evaluation.features import Extractor, extract
+from prologue.evaluation.fidelity import SPLITS, Statistics, inception_score, statistics
+from prologue.evaluation.image_sets import ImageSet, ShardImages
 from prologue.files import read_json, replacing, sha256, write_json
 from prologue.params import Params
 from prologue.runtime import start_accelerator
 
 FEATURES, PROTOCOL = "reference.safetensors", "protocol.json"
+MANIFOLD = 10_000  # images of precision, recall and KID, as in ADM's evaluation
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Features of the real images on the CPU, their statistics, and how they were made.
+    """Statistics of real images, features of some of them (M, D), and how they were made.
 
-    `protocol`: extractor, extractor_input, images, crop, image_size, shards_sha256 (of the shards' manifest).
+    `manifold` is None where only statistics are known. `protocol`: extractor, extractor_input, images, coloured, and
+    where they are from.
     """
 
-    features: Features
     statistics: Statistics
+    manifold: Tensor | None
     protocol: dict[str, Any]
 
 
 def compute_reference(params: Params, shards: Path, output: Path) -> dict[str, Any]:
-    """Write the folder `output`: features and statistics of the centre-cropped validation images, and the protocol.
+    """Write the folder `output`: the reference of the centre-cropped validation images.
 
     Returns:
         The protocol and the throughput.
@@ -43,36 +47,47 @@ def compute_reference(params: Params, shards: Path, output: Path) -> dict[str, A
         PrologueError: the extractor's weights are missing, or there are too few images for the metrics.
     """
     accelerator = start_accelerator()
-    images = ImageShards(shards, "val")
+    images = ShardImages(ImageShards(shards, "val"), params.data.image_size)
     least = max(SPLITS, params.evaluation.neighbours + 1)
     if len(images) < least:  # said here, long before the stage that would fail
         raise PrologueError(
             f"{len(images)} validation images are too few for the metrics, which need at least {least}: "
             "add images, or raise data.val_fraction or data.val_limit"
         )
-    extractor = Extractor(params.evaluation.extractor, accelerator.device)
-    size, batch = params.data.image_size, params.evaluation.batch
+    origin = {
+        "split": "val",
+        "crop": "center",
+        "image_size": params.data.image_size,
+        "shards_sha256": sha256(shards / MANIFEST),
+    }
     started = time.perf_counter()
-    positions = share(len(images), accelerator)
-    batches = (views[:, 0] for views, _ in view_batches(images, size, "center", positions, batch))
-    features = extract(extractor, batches, math.ceil(len(positions) / batch), len(images), accelerator)
+    extractor = Extractor(params.evaluation.extractor, accelerator.device)
+    reference = measure_reference(extractor, images, params.evaluation.batch, origin, accelerator)
     rate = len(images) / (time.perf_counter() - started)
+    if accelerator.is_main_process:
+        save_reference(output, reference)
+    accelerator.wait_for_everyone()
+    return {**reference.protocol, "images_per_second": round(rate, 1)}
+
+
+def measure_reference(
+    extractor: Extractor, images: ImageSet, batch: int, origin: dict[str, Any], accelerator: Accelerator
+) -> Reference:
+    """The reference of a set of at least 10 images; `origin` goes into its protocol. Raises as the metrics do."""
+    features = extract(extractor, images, batch, accelerator)
     protocol = {
         **extractor.protocol,
         "images": len(images),
-        "split": "val",
-        "crop": "center",
-        "image_size": size,
-        "shards_sha256": sha256(shards / MANIFEST),
+        "coloured": features.coloured,
+        "is": inception_score(features.logits)[0],
+        **origin,
     }
-    if accelerator.is_main_process:
-        _write(output, features, statistics(features.pool), protocol)
-    accelerator.wait_for_everyone()
-    return {**protocol, "images_per_second": round(rate, 1)}
+    chosen = np.linspace(0, len(images) - 1, min(MANIFOLD, len(images))).round().astype(np.int64)
+    return Reference(statistics(features.pool), features.pool[chosen], protocol)
 
 
 def load_reference(folder: Path, extractor: str) -> Reference:
-    """Read what `compute_reference` wrote. Raises PrologueError where it is missing or of another extractor."""
+    """Read what `save_reference` wrote. Raises PrologueError where it is missing or of another extractor."""
     if not (folder / PROTOCOL).is_file():
         raise PrologueError(f"{folder / PROTOCOL} not found: run the stage reference first")
     protocol = read_json(folder / PROTOCOL)
@@ -82,18 +97,19 @@ def load_reference(folder: Path, extractor: str) -> Reference:
             "run the stage reference again"
         )
     tensors = load_file(folder / FEATURES)
-    features = Features(tensors["pool"], tensors["logits"])
-    return Reference(features, Statistics(tensors["mu"].numpy(), tensors["sigma"].numpy()), protocol)
+    moments = Statistics(tensors["mu"].numpy(), tensors["sigma"].numpy())
+    return Reference(moments, tensors["manifold"], protocol)
 
 
-def _write(output: Path, features: Features, moments: Statistics, protocol: dict[str, Any]) -> None:
+def save_reference(folder: Path, reference: Reference) -> None:
+    """Write a reference with its manifold to a folder."""
+    assert reference.manifold is not None
     tensors = {
-        "pool": features.pool,
-        "logits": features.logits,
-        "mu": torch.from_numpy(moments.mu),
-        "sigma": torch.from_numpy(moments.sigma),
+        "manifold": reference.manifold,
+        "mu": torch.from_numpy(reference.statistics.mu),
+        "sigma": torch.from_numpy(reference.statistics.sigma),
     }
-    with replacing(output) as folder:
-        folder.mkdir()
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / FEATURES)
-        write_json(folder / PROTOCOL, protocol)
+    with replacing(folder) as temporary:
+        temporary.mkdir()
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary / FEATURES)
+        write_json(temporary / PROTOCOL, reference.protocol)

@@ -3,11 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from prologue.data.tokens import TokenCache
 from prologue.errors import PrologueError
-from prologue.evaluation.likelihood import evaluate_likelihood
 from prologue.interop.sources import check_params, describe_ar, load_imported_ar, provenance
 from prologue.models import export
 from prologue.params import Params
@@ -31,7 +28,6 @@ def import_ar(params: Params, tokenizer_folder: Path, tokens: Path, output: Path
             f"{folder}: its AR model is over {ar.vocabulary}, the cached tokens over {cache.vocabulary}; "
             "use the tokenizer and the classes that it was trained on"
         )
-    measured = evaluate_likelihood(ar, cache, np.arange(len(cache)))
     if accelerator.is_main_process:
         export.save_model(output, ar)
         curves.mkdir(parents=True, exist_ok=True)
@@ -39,5 +35,4 @@ def import_ar(params: Params, tokenizer_folder: Path, tokens: Path, output: Path
     return {
         "imported": provenance(folder),
         "parameters": {"ar": export.parameter_count(ar)},
-        "val": measured,
     }

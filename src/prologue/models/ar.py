@@ -111,10 +111,14 @@ class ARModel(nn.Module):
 
     def loss(self, logits: Tensor, prologue: Tensor | None, visual: Tensor) -> SequenceLoss:
         """Cross-entropy of logits (B, length, V) against ids (B, Np) or None, and (B, Nv); targets have no gradient."""
-        targets = self.vocabulary.sequence(prologue, visual)
-        losses = F.cross_entropy(logits.float().transpose(1, 2), targets, reduction="none")  # (B, length)
+        losses = self.token_losses(logits, prologue, visual)
         tokens, prefix = self.vocabulary.prologue_tokens, self.vocabulary.prefix
         return SequenceLoss(losses[:, :tokens].sum(1), losses[:, tokens:prefix].sum(1), losses[:, prefix:].sum(1))
+
+    def token_losses(self, logits: Tensor, prologue: Tensor | None, visual: Tensor) -> Tensor:
+        """As `loss`, of each token: (B, length), fp32."""
+        targets = self.vocabulary.sequence(prologue, visual)
+        return F.cross_entropy(logits.float().transpose(1, 2), targets, reduction="none")
 
     def parameter_counts(self) -> dict[str, Any]:
         """Parameters of the whole model, embeddings included."""

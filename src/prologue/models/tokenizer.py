@@ -84,7 +84,7 @@ class Tokenizer(nn.Module):
 
     def encoder_features(self, images: Tensor) -> EncoderFeatures:
         """Features before the quantizers of images uint8 (B, 3, H, W)."""
-        visual, shared = self.encoder(images / 127.5 - 1)
+        visual, shared = self.encoder(to_signed(images))
         if self.prologue_encoder is not None:
             return EncoderFeatures(visual, self.prologue_encoder(visual))
         return EncoderFeatures(visual, shared if self.prologue_quantizer else None)
@@ -125,6 +125,11 @@ def visual_parts(
     shared = config.prologue.tokens if config.prologue and not config.prologue.encoder else 0
     quantizer = VisualQuantizer(size.encoder.dim, size.code_dim, size.codebook, size.commitment)
     return ImageEncoder(size, grid, shared), quantizer, ImageDecoder(size, grid)
+
+
+def to_signed(images: Tensor) -> Tensor:
+    """uint8 images as float in [-1, 1]."""
+    return images / 127.5 - 1
 
 
 def to_uint8(images: Tensor) -> Tensor:

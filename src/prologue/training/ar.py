@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from PIL.Image import Image
@@ -44,27 +43,25 @@ def make_ar(params: Params, tokenizer: Path, tokens: Path, output: Path, curves:
     if params.ar.source != "train":
         return import_ar(params, tokenizer, tokens, output, curves)
     if params.prologue.mode == "onestage":
-        return hand_on_ar(tokenizer / "ar", tokens, output, curves)
+        return hand_on_ar(tokenizer / "ar", output, curves)
     return train_ar(params, tokenizer, tokens, output, curves)
 
 
-def hand_on_ar(trained: Path, tokens: Path, output: Path, curves: Path) -> dict[str, Any]:
+def hand_on_ar(trained: Path, output: Path, curves: Path) -> dict[str, Any]:
     """Prologue-OneStage (App. D): the AR model that Stage 1 trained is the one that samples; returns its metrics."""
     accelerator = start_accelerator()
-    ar, val = load_ar(trained, accelerator.device), TokenCache(tokens, "val")
-    measured = evaluate_likelihood(ar, val, np.arange(len(val)))
     if accelerator.is_main_process:
         with replacing(output) as temporary:
             shutil.copytree(trained, temporary)
         curves.mkdir(parents=True, exist_ok=True)
     accelerator.wait_for_everyone()
-    return {"parameters": {"ar": parameter_count(ar)}, "trained_in_stage1": True, "val": measured}
+    return {"parameters": {"ar": parameter_count(load_ar(trained))}, "trained_in_stage1": True}
 
 
 def train_ar(params: Params, tokenizer: Path, tokens: Path, output: Path, curves: Path) -> dict[str, Any]:
     """Train the AR model on cached tokens and export its raw weights (what sampling uses) to `output`.
 
-    Returns the metrics of the stage: parameters, speed, memory, loss and prologue gain on all validation images.
+    Returns the metrics of the stage: parameters, speed, memory, and the last validation.
     """
     accelerator = start_accelerator()
     task = ARTask(params, tokenizer, tokens, accelerator)
@@ -74,13 +71,8 @@ def train_ar(params: Params, tokenizer: Path, tokens: Path, output: Path, curves
     )
     checkpoints = Checkpoints("ar", key, params.ar.keep_checkpoints)
     result = train(task, params.ar, params.seed, checkpoints, accelerator)
-    everything = np.arange(len(task.val))
-    likelihood = {
-        "val": evaluate_likelihood(task.model.eval(), task.val, everything),
-        "ema_val": evaluate_likelihood(task.ema.model, task.val, everything),
-    }
     export_training(checkpoints, curves, accelerator, lambda: save_model(output, task.model))
-    return {"parameters": {"ar": parameter_count(task.model)}, **result.metrics, **likelihood}
+    return {"parameters": {"ar": parameter_count(task.model)}, **result.metrics, "val": result.validation}
 
 
 class ARTask:

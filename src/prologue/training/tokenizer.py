@@ -14,8 +14,9 @@ from prologue.interop.import_tokenizer import import_tokenizer
 from prologue.models.config import TokenizerConfig
 from prologue.models.discriminator import Discriminator
 from prologue.models.export import parameter_count
-from prologue.models.tokenizer import Tokenizer
+from prologue.models.tokenizer import Tokenizer, to_signed
 from prologue.params import Params
+from prologue.perceptual import PerceptualLoss
 from prologue.plan import TrainingPlan, plan_tokenizer
 from prologue.runtime import seed_everything, start_accelerator
 from prologue.training.adversarial import LeCam, discriminator_loss, generator_loss, r1_penalty
@@ -23,7 +24,6 @@ from prologue.training.checkpoint import Checkpoints
 from prologue.training.image_task import TOKENIZER_BETAS, ImageBatch, ImageTask
 from prologue.training.loop import train
 from prologue.training.output import export_training, save_tokenizer
-from prologue.training.perceptual import PerceptualLoss
 from prologue.training.prepare import prepare
 
 DISCRIMINATOR_WEIGHT_DECAY = 1e-4
@@ -115,7 +115,7 @@ class TokenizerTask(ImageTask):
             fake = output.reconstruction
             losses = {"l1": (F.l1_loss(fake, real), self.params.l1), "vq": (output.visual.loss, 1.0)}
             for name, (distance, weight) in self.perceptual.items():
-                losses[f"perceptual_{name}"] = (distance(fake, real), weight)
+                losses[f"perceptual_{name}"] = (distance(fake, real).mean(), weight)
             if self.discriminator is not None:
                 losses["adversarial"] = (generator_loss(self._frozen_discriminator(fake)), self.params.adversarial)
             if self.joint_ar is not None:
@@ -146,8 +146,3 @@ class TokenizerTask(ImageTask):
             (real_logits.detach().float().mean(), fake_logits.detach().float().mean())
         )
         return {"discriminator": loss}
-
-
-def to_signed(images: Tensor) -> Tensor:
-    """uint8 images as float in [-1, 1]."""
-    return images / 127.5 - 1

@@ -1,4 +1,4 @@
-"""Perceptual losses: how far a reconstruction is from its target for a frozen network."""
+"""Perceptual distances: how far a reconstruction is from its target for a frozen network."""
 
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -9,7 +9,7 @@ from prologue.networks import convnext_small, efficientnet_lite, lite_input, lpi
 
 
 class PerceptualLoss(nn.Module):
-    """Mean perceptual distance of a batch; frozen, and always in eval mode."""
+    """Perceptual distance of each image of a batch; frozen, and always in eval mode."""
 
     def __init__(self, network: str) -> None:
         """`network` is lite0, vgg16 or convnext_small. Raises PrologueError where its weights are missing."""
@@ -21,7 +21,7 @@ class PerceptualLoss(nn.Module):
         return super().train(False)
 
     def forward(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Scalar distance of float (N, 3, H, W) in [-1, 1]; the gradient flows to `images` only."""
+        """Distances (N,) of float (N, 3, H, W) in [-1, 1]; the gradient flows to `images` only."""
         with torch.autocast(images.device.type, enabled=False):  # depthwise convolutions in bf16: 15 x slower on a CPU
             distance: Tensor = self.distance(images.float(), targets.detach().float())
         return distance
@@ -42,7 +42,7 @@ class LiteDistance(nn.Module):
 
     def forward(self, images: Tensor, targets: Tensor) -> Tensor:
         pairs = zip(self._features(images), self._features(targets), strict=True)
-        return torch.stack([(a - b).square().sum(dim=1).mean() for a, b in pairs]).mean()
+        return torch.stack([(a - b).square().sum(dim=1).mean(dim=(1, 2)) for a, b in pairs]).mean(dim=0)
 
     def _features(self, images: Tensor) -> list[Tensor]:
         """Feature maps (N, C, h, w) of unit vectors, one per stage."""
@@ -64,7 +64,7 @@ class LpipsDistance(nn.Module):
 
     def forward(self, images: Tensor, targets: Tensor) -> Tensor:
         distances: Tensor = self.network(images, targets)  # (N, 1, 1, 1)
-        return distances.mean()
+        return distances.flatten()
 
 
 class LogitDistance(nn.Module):
@@ -81,7 +81,7 @@ class LogitDistance(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGENET_DEFAULT_STD).view(3, 1, 1))
 
     def forward(self, images: Tensor, targets: Tensor) -> Tensor:
-        return F.mse_loss(self._logits(images), self._logits(targets))
+        return (self._logits(images) - self._logits(targets)).square().mean(dim=1)
 
     def _logits(self, images: Tensor) -> Tensor:
         size = (self.SIZE, self.SIZE)

@@ -1,0 +1,102 @@
+"""Sets of images to be measured: an npz in ADM's layout, a split of the shards; folders are in folder_images."""
+
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+from torch import Tensor
+
+from prologue.data.images import ImageShards
+from prologue.data.loader import view_batches
+from prologue.errors import PrologueError
+
+IMAGES_KEY = "arr_0"  # of the npz, as ADM writes it
+
+Positions = NDArray[np.int64]
+
+
+class ImageSet(Protocol):
+    """Images in a fixed order, read in batches by their positions, so that no set has to fit into memory."""
+
+    def __len__(self) -> int: ...
+
+    def batches(self, positions: Positions, batch: int) -> Iterator[Sequence[Tensor] | Tensor]:
+        """The images at ascending positions, `batch` at a time: uint8 (3, H, W) each, of any size."""
+
+
+class ShardImages:
+    """A split of the shards, centre-cropped to `size` px."""
+
+    def __init__(self, shards: ImageShards, size: int) -> None:
+        self.shards, self.size = shards, size
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    def batches(self, positions: Positions, batch: int) -> Iterator[Tensor]:
+        """As `ImageSet`."""
+        return (views[:, 0] for views, _ in view_batches(self.shards, self.size, "center", positions, batch))
+
+
+class NpzImages:
+    """`arr_0`, uint8 (N, H, W, 3), of an npz file; its images are never all in memory, its other arrays are not read.
+
+    Raises:
+        PrologueError: the file is no such npz.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with _opened(path, IMAGES_KEY) as (_, header):
+                self.shape = header.shape
+        except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
+            raise PrologueError(f"{path} is no npz of samples ({error})") from None
+        if header.dtype != np.uint8:
+            raise PrologueError(f"{path}: {IMAGES_KEY} is {header.dtype}, but images are uint8 from 0 to 255")
+        if header.fortran or len(self.shape) != 4 or self.shape[3] != 3 or not all(self.shape):
+            raise PrologueError(
+                f"{path}: {IMAGES_KEY} has the shape {self.shape}, but RGB images are (N, H, W, 3) in C order"
+                + ("; repeat grey images over three channels" if len(self.shape) == 3 or self.shape[3:] == (1,) else "")
+            )
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def batches(self, positions: Positions, batch: int) -> Iterator[Tensor]:
+        """As `ImageSet`. Raises PrologueError where the file ends early or is damaged."""
+        size = int(np.prod(self.shape[1:]))
+        try:
+            with _opened(self.path, IMAGES_KEY) as (file, header):
+                for start in range(0, len(positions), batch):
+                    images = []
+                    for position in positions[start : start + batch]:
+                        file.seek(header.offset + int(position) * size)
+                        images.append(np.frombuffer(file.read(size), np.uint8).reshape(self.shape[1:]))
+                    yield torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+        except (OSError, zipfile.BadZipFile, ValueError) as error:
+            raise PrologueError(f"{self.path} is damaged ({error})") from None
+
+
+class _Header(NamedTuple):
+    """What stands before an array's data, and where the data begin in the member."""
+
+    shape: tuple[int, ...]
+    fortran: bool
+    dtype: np.dtype[np.generic]
+    offset: int
+
+
+@contextmanager
+def _opened(path: Path, key: str) -> Iterator[tuple[IO[bytes], _Header]]:
+    """An array's member of an npz, to seek and read in, and its header. Nothing is unpickled."""
+    with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as file:
+        version = npy.read_magic(file)
+        read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        yield file, _Header(*read_header(file), file.tell())
