@@ -53,6 +53,8 @@ TINY = {
     "ar.checkpoint_every": 2,
     "sampling.images": 12,
     "sampling.rows": 2,
+    "sweep.values": [1.0, 2.5],
+    "sweep.images": 12,
 }
 
 
@@ -96,3 +98,15 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = tiny_params().data.model_copy(update={"source": folder / "photos", "val_fraction": 0.2})
     write_shards(data, seed=0, output=folder / "shards")
     return folder / "shards"
+
+
+@pytest.fixture(scope="session")
+def trained(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tokenizer, tokens and an AR model at toy size."""
+    from training_run import run_stages  # which imports this module
+
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        run_stages(tiny_params(), shards, ["tokenizer", "tokens", "ar"])
+    return folder

@@ -10,7 +10,6 @@ import pytest
 import torch
 from conftest import tiny_params
 from PIL import Image
-from training_run import run_stages
 
 from prologue.errors import PrologueError
 from prologue.models.ar import ARConfig, ARModel
@@ -172,16 +171,6 @@ def test_prologues_are_held_taken_and_swapped() -> None:
     swapped = swap_prologues(sampler, tokens, classes, [(2, 0), (2, 1)])
     expected = sampler.sample(classes, [(3, 0), (3, 1)], prologues.flip(0)).visual
     assert torch.equal(swapped, expected)
-
-
-@pytest.fixture(scope="module")
-def trained(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tokenizer, tokens and an AR model at toy size."""
-    folder = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        run_stages(tiny_params(), shards, ["tokenizer", "tokens", "ar"])
-    return folder
 
 
 def write(params, trained: Path, shards: Path, name: str) -> dict:

@@ -215,6 +215,33 @@ class SamplingParams(Section):
     no_cfg: PlainRunParams
 
 
+class SweepParams(Section):
+    axis: Literal[
+        "prologue.guidance",
+        "prologue.power",
+        "prologue.temperature",
+        "prologue.top_k",
+        "prologue.top_p",
+        "visual.guidance",
+        "visual.power",
+        "visual.temperature",
+        "visual.top_k",
+        "visual.top_p",
+    ]
+    values: list[float]
+    images: Annotated[int, Field(ge=10)]  # the inception score has 10 splits
+
+    def run_at(self, value: float, run: GuidedRunParams) -> GuidedRunParams:
+        """The guided run with the axis at a value. Raises ValueError for one out of its range."""
+        segment, key = self.axis.split(".")
+        changed = run.model_dump()
+        changed[segment][key] = value
+        try:
+            return GuidedRunParams.model_validate(changed)
+        except ValidationError as error:
+            raise ValueError(f"sweep.values: {self.axis} cannot be {value:g}: {error.errors()[0]['msg']}") from None
+
+
 class EvaluationParams(Section):
     extractor: Literal["lite2", "inception"]
     perceptual: Literal["lite0", "vgg16"]
@@ -239,6 +266,7 @@ class Params(Section):
     tokens: TokensParams
     ar: ARParams
     sampling: SamplingParams
+    sweep: SweepParams
     evaluation: EvaluationParams
     probe: ProbeParams
 
@@ -268,6 +296,10 @@ class Params(Section):
             )
         if self.prologue.mode in ("onestage", "routed") and self.tokenizer.source != "train":
             raise ValueError(f"prologue.mode: {self.prologue.mode} trains its tokenizer: set tokenizer.source: train")
+        for value in self.sweep.values:
+            self.sweep.run_at(value, self.sampling.cfg)
+        if self.sweep.values and self.sweep.axis.startswith("prologue.") and not self.has_prologue:
+            raise ValueError(f"sweep.axis: {self.sweep.axis} has no effect without a prologue")
         return self
 
 

@@ -32,6 +32,7 @@ STAGES = {
     "evaluate_reconstruction": "Evaluation of reconstruction",
     "evaluate_likelihood": "Likelihood of validation tokens",
     "evaluate_generation": "Evaluation of generation",
+    "sweep": "Sweep of a sampling setting",
     "probe": "Linear probe",
 }
 TRAINED = ("tokenizer", "attach", "ar")

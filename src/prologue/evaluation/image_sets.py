@@ -44,6 +44,21 @@ class ShardImages:
         return (views[:, 0] for views, _ in view_batches(self.shards, self.size, "center", positions, batch))
 
 
+class ArrayImages:
+    """Images in memory, or in a memory map: uint8 (N, H, W, 3)."""
+
+    def __init__(self, images: NDArray[np.uint8]) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batches(self, positions: Positions, batch: int) -> Iterator[Tensor]:
+        """As `ImageSet`."""
+        for start in range(0, len(positions), batch):
+            yield torch.from_numpy(self.images[positions[start : start + batch]]).permute(0, 3, 1, 2)
+
+
 class NpzImages:
     """`arr_0`, uint8 (N, H, W, 3), of an npz file; its images are never all in memory, its other arrays are not read.
 

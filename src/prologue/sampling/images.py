@@ -11,7 +11,7 @@ from torch import Tensor
 from prologue.launch import progress
 from prologue.models.ar import ARModel
 from prologue.models.tokenizer import Tokenizer, to_uint8
-from prologue.params import ChoiceParams, SamplingParams
+from prologue.params import GuidedRunParams, PlainRunParams, SamplingParams
 from prologue.sampling.choice import Choice, Choices
 from prologue.sampling.generation import Seed, TokenSampler
 from prologue.sampling.guidance import Guidance
@@ -23,23 +23,29 @@ Pixels = NDArray[np.uint8]
 
 def token_samplers(ar: ARModel, params: SamplingParams) -> dict[str, TokenSampler]:
     """The samplers of both runs, as the params set them."""
-    cfg, plain, dtype = params.cfg, params.no_cfg, DTYPES[params.precision]
-    guidance = Guidance(
-        prologue=cfg.prologue.guidance,
-        visual=cfg.visual.guidance,
-        power=cfg.visual.power,
-        schedule=cfg.visual.schedule,
-        prologue_power=cfg.prologue.power,
-        prologue_schedule=cfg.prologue.schedule,
-    )
+    dtype = DTYPES[params.precision]
     return {
-        "cfg": TokenSampler(ar, guidance, Choices(_choice(cfg.prologue), _choice(cfg.visual)), dtype),
-        "no_cfg": TokenSampler(ar, None, Choices(_choice(plain.prologue), _choice(plain.visual)), dtype),
+        "cfg": TokenSampler(ar, guidance_of(params.cfg), choices_of(params.cfg), dtype),
+        "no_cfg": TokenSampler(ar, None, choices_of(params.no_cfg), dtype),
     }
 
 
-def _choice(params: ChoiceParams) -> Choice:
-    return Choice(params.temperature, params.top_k, params.top_p)
+def guidance_of(run: GuidedRunParams) -> Guidance:
+    """The guidance of both segments."""
+    return Guidance(
+        prologue=run.prologue.guidance,
+        visual=run.visual.guidance,
+        power=run.visual.power,
+        schedule=run.visual.schedule,
+        prologue_power=run.prologue.power,
+        prologue_schedule=run.prologue.schedule,
+    )
+
+
+def choices_of(run: GuidedRunParams | PlainRunParams) -> Choices:
+    """How ids of both segments are chosen."""
+    segments = (run.prologue, run.visual)
+    return Choices(*(Choice(segment.temperature, segment.top_k, segment.top_p) for segment in segments))
 
 
 def decode(tokenizer: Tokenizer, visual: Tensor) -> Pixels:

@@ -1,0 +1,100 @@
+"""Likelihood at every position, and the sweep of a sampling setting, on a model trained at toy size."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import tiny_params
+
+from prologue.data.tokens import TokenCache
+from prologue.evaluation import sweep
+from prologue.evaluation.generation import evaluate_generation
+from prologue.evaluation.likelihood import evaluate_ar, token_losses
+from prologue.evaluation.reference import compute_reference
+from prologue.evaluation.sweep import sweep_sampling
+from prologue.models.export import load_ar
+from prologue.params import ParamsError
+from prologue.sampling.samples import write_samples
+
+
+@pytest.fixture(scope="module")
+def reference(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reference") / "reference"
+    compute_reference(tiny_params(), shards, folder)
+    return folder
+
+
+def run(trained: Path, reference: Path, **overrides: object) -> dict[str, Any]:
+    models = (trained / "ar", trained / "tokenizer", trained / "tokens")
+    return sweep_sampling(tiny_params(**overrides), *models, reference, Path("figures"))
+
+
+def test_a_point_of_the_sweep_is_the_run_at_that_value(
+    trained: Path, shards: Path, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    metrics = run(trained, reference)
+    assert list(metrics["points"]) == ["1", "2.5"]
+    params = tiny_params(sampling__cfg__visual__guidance=2.5)
+    models = (trained / "ar", trained / "tokenizer", trained / "tokens")
+    write_samples(params, *models, shards, Path("samples"), Path("pictures"))
+    alone = evaluate_generation(params, Path("samples"), reference)["cfg"]
+    for name, value in metrics["points"]["2.5"].items():
+        assert value == pytest.approx(alone[name], rel=1e-6), name
+    distances = {value: point["gfd_lite2"] for value, point in metrics["points"].items()}
+    assert distances["1"] != distances["2.5"]
+    assert metrics["best"] == min(distances, key=distances.__getitem__)
+    table = pd.read_csv("figures/sweep.csv")
+    assert table["visual.guidance"].tolist() == [1.0, 2.5]
+    np.testing.assert_allclose(table["gfd_lite2"], list(distances.values()))
+    assert Path("figures/sweep.png").stat().st_size > 1000
+
+
+def test_a_further_value_costs_only_its_own(
+    trained: Path, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sampled: list[object] = []
+    draw = sweep.sample_images
+    monkeypatch.setattr(sweep, "sample_images", lambda *given: (sampled.append(given), draw(*given))[1])
+    first = run(trained, reference)
+    assert len(sampled) == 2
+    more = run(trained, reference, sweep__values=[1.0, 1.5, 2.5])
+    assert len(sampled) == 3
+    for value in ("1", "2.5"):
+        assert more["points"][value] == first["points"][value]
+    assert run(trained, reference, sweep__values=[])["points"] == {}
+    run(trained, reference, seed=1)
+    assert len(sampled) == 5
+
+
+def test_values_out_of_range_and_axes_without_effect_are_refused_before_any_work() -> None:
+    with pytest.raises(ParamsError, match=r"sweep\.values: visual\.top_p cannot be 1\.5"):
+        tiny_params(sweep__axis="visual.top_p", sweep__values=[0.5, 1.5])
+    with pytest.raises(ParamsError, match=r"visual\.top_k cannot be 2\.5"):
+        tiny_params(sweep__axis="visual.top_k", sweep__values=[2.5])
+    with pytest.raises(ParamsError, match="no effect without a prologue"):
+        tiny_params(sweep__axis="prologue.guidance", prologue__mode="none")
+
+
+def test_likelihood_at_every_position(trained: Path, tmp_path: Path) -> None:
+    metrics = evaluate_ar(trained / "ar", trained / "tokens", tmp_path / "figures")
+    ar, cache = load_ar(trained / "ar"), TokenCache(trained / "tokens", "val")
+    tokens = cache.read(np.arange(len(cache)))
+    log_p = ar(tokens.prologue, tokens.visual, torch.from_numpy(cache.labels)).double().log_softmax(-1)
+    targets = ar.vocabulary.sequence(tokens.prologue, tokens.visual)
+    loss = -log_p.gather(2, targets[..., None]).squeeze(2).mean(0)
+    entropy = -(log_p.exp() * log_p).sum(-1).mean(0)
+    table = pd.read_csv(tmp_path / "figures" / "per_position.csv")
+    np.testing.assert_allclose(table["loss"], loss.detach(), rtol=1e-5)
+    np.testing.assert_allclose(table["entropy"], entropy.detach(), rtol=1e-5)
+    assert table["segment"].tolist() == ["prologue"] * 3 + ["eos"] + ["visual"] * 16
+    assert metrics["loss"] == pytest.approx(loss.mean().item(), rel=1e-5)
+    assert metrics["visual_conditional_entropy"] == pytest.approx(entropy[4:].mean().item(), rel=1e-5)
+    assert metrics["prologue_loss"] == pytest.approx(loss[:3].mean().item(), rel=1e-5)
+    swapped = token_losses(ar, cache, np.arange(len(cache)))["swapped"]
+    gain = swapped.double().mean() - loss[4:].sum()
+    assert metrics["prologue_gain_nats"] == pytest.approx(gain.item(), rel=1e-3)
