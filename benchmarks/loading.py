@@ -9,6 +9,7 @@ import itertools
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,8 @@ def image_folder(folder: Path) -> Iterator[object]:
 
 
 def own(images: ImageShards, decoder: str) -> Iterator[object]:
-    return training_batches(images, SIZE, AUGMENT[decoder], 0, BATCH, 0, STEPS, 0, 1)
+    crop = partial(random_crop, size=SIZE, augment=AUGMENT[decoder])
+    return training_batches(images, crop, 0, BATCH, 0, STEPS, 0, 1)
 
 
 def difference(images: ImageShards) -> dict[str, float]:

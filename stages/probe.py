@@ -9,7 +9,12 @@ from prologue.stage import run_stage
 
 
 def main(params: Params) -> dict[str, Any]:
-    return run_probe(params, Path("models/attached"), shards=Path("data/shards"))
+    return run_probe(
+        params,
+        attached=Path("models/attached"),
+        shards=Path("data/shards"),
+        curves=Path("reports/curves/probe"),
+    )
 
 
 run_stage("probe", main)

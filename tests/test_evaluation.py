@@ -12,14 +12,16 @@ from scipy import linalg, ndimage
 from prologue.data.images import ImageShards
 from prologue.data.shards import write_shards
 from prologue.errors import PrologueError
-from prologue.evaluation import fidelity, probe, reconstruction
+from prologue.evaluation import fidelity, reconstruction
 from prologue.evaluation.codebooks import codebook_usage
+from prologue.evaluation.fast_probe import classify
 from prologue.evaluation.features import Extractor
 from prologue.evaluation.generation import evaluate_generation
 from prologue.evaluation.image_sets import NpzImages
 from prologue.evaluation.probe import run_probe
 from prologue.evaluation.reconstruction import evaluate_reconstruction
 from prologue.evaluation.reference import compute_reference, load_reference
+from prologue.evaluation.token_means import top_share
 from prologue.files import sha256
 from prologue.models.config import PrologueConfig, TokenizerConfig
 from prologue.models.export import save_model
@@ -165,12 +167,12 @@ def test_classifier_separates_what_is_linearly_separable_and_ignores_scale():
     labels = torch.arange(300) % 3
     x = torch.randn(300, 5, generator=rng)
     x[torch.arange(300), labels] += 6
-    logits = probe.classify(x[:200], labels[:200], x[200:])
+    logits = classify(x[:200], labels[:200], x[200:])
     scaled = x * torch.tensor([1e-2, 1.0, 1e3, 1.0, 50.0]) + 5
-    assert (probe.classify(scaled[:200], labels[:200], scaled[200:]) - logits).abs().max() < 0.05
-    assert probe.top_share(logits, labels[200:], 1) > 0.95
-    assert torch.equal(logits, probe.classify(x[:200], labels[:200], x[200:]))
-    assert probe.top_share(logits, labels[200:], 5) == 1
+    assert (classify(scaled[:200], labels[:200], scaled[200:]) - logits).abs().max() < 0.05
+    assert top_share(logits, labels[200:], 1) > 0.95
+    assert torch.equal(logits, classify(x[:200], labels[:200], x[200:]))
+    assert top_share(logits, labels[200:], 5) == 1
 
 
 def test_extractor_refuses_images_that_are_not_uint8():
@@ -274,9 +276,11 @@ def test_samples_of_another_kind_are_refused(run, params, tmp_path):
 
 
 @pytest.mark.parametrize("feature", ["encoder", "code"])
-def test_probe_reads_an_obvious_class(run, params, feature):
+def test_fast_probe_reads_an_obvious_class(run, params, tmp_path, feature):
     params = params.model_copy(update={"probe": params.probe.model_copy(update={"feature": feature})})
-    metrics = run_probe(params, run / "tokenizer", run / "shards")
-    assert metrics[f"visual_first8_{feature}_top1"] > 0.9
-    assert metrics[f"prologue_{feature}_top5"] == 1
+    metrics = run_probe(params, run / "tokenizer", run / "shards", tmp_path / "curves")
+    assert metrics[f"visual_first8_{feature}_fast_top1"] > 0.9
+    assert metrics[f"prologue_{feature}_fast_top5"] == 1
+    assert "not MAE's" in metrics["protocol"]
+    assert list((tmp_path / "curves").iterdir()) == []
     assert metrics["train_images"] == 2 * TRAIN

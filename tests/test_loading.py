@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from prologue.errors import PrologueError
 from prologue.params import AugmentParams
 
 AUGMENT = AugmentParams(max_scale=1.25, flip=True, decoder="exact")
+CROP = partial(random_crop, size=8, augment=AUGMENT)
 
 
 @pytest.fixture(scope="module")
@@ -98,14 +100,14 @@ def test_a_damaged_shard_is_named(tmp_path):
     content[600] ^= 1  # one bit of the first image, which may well still decode
     tar.write_bytes(content)
     with pytest.raises(PrologueError, match=r"train/000001\.tar is damaged at byte 512"):
-        list(training_batches(ImageShards(tmp_path / "o", "train"), 8, AUGMENT, 0, 8, 0, 1, 0, 1))
+        list(training_batches(ImageShards(tmp_path / "o", "train"), CROP, 0, 8, 0, 1, 0, 1))
     tar.write_bytes(content[:600])
     with pytest.raises(PrologueError, match=r"train/000001\.tar is shorter than its index says"):
-        list(training_batches(ImageShards(tmp_path / "o", "train"), 8, AUGMENT, 0, 8, 0, 1, 0, 1))
+        list(training_batches(ImageShards(tmp_path / "o", "train"), CROP, 0, 8, 0, 1, 0, 1))
 
 
 def batches(images: ImageShards, start: int, stop: int, rank: int = 0, processes: int = 1, batch: int = 6):
-    return list(training_batches(images, 8, AUGMENT, 0, batch, start, stop, rank, processes))
+    return list(training_batches(images, CROP, 0, batch, start, stop, rank, processes))
 
 
 def test_training_resumes_at_any_step(shards):

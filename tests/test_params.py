@@ -38,6 +38,7 @@ def write_params(folder: Path, key: str, value: object) -> Path:
         ("tokenizer.patch", 5, r"tokenizer\.patch: 5 does not divide data\.image_size 32"),
         ("stage1.steps", "two epochs", r"stage1\.steps: Input should be a number of steps, .* \(got 'two epochs'\)"),
         ("stage1.lr", "fast", r"stage1\.lr: Input should be a valid number"),
+        ("probe.mae.batch", 1, r"probe\.mae\.batch: Input should be greater than or equal to 2"),
     ],
 )
 def test_bad_params_are_refused_by_name(key: str, value: object, message: str, tmp_path: Path) -> None:

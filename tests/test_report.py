@@ -27,7 +27,7 @@ METRICS: dict[str, dict[str, Any]] = {
     "samples": {"images_per_second": {"cfg": 22.25, "no_cfg": 41.75}, "seconds": 194.0},
     "evaluate_reconstruction": {"rfd_lite2": 12.3456, "psnr": 22.1834, "visual_usage": 0.625},
     "evaluate_generation": {"cfg": {"gfd_lite2": 38.2149}, "no_cfg": {"gfd_lite2": 52.9123}},
-    "probe": {"prologue_encoder_top1": 0.7012, "visual_first8_encoder_top1": 0.642, "val_images": 5000},
+    "probe": {"prologue_encoder_fast_top1": 0.7012, "visual_first8_encoder_fast_top1": 0.642, "val_images": 5000},
 }
 LOADING = {"src", "srcset", "href", "xlink:href", "data", "poster", "action"}
 
@@ -128,7 +128,7 @@ def test_report_shows_numbers_as_measured(tmp_path: Path, params: Params) -> Non
         ({}, "It worked: all 5 checks hold."),
         ({"ar": {"prologue_gain_nats": 0.2}}, "It worked in part: 4 of 5 checks hold."),
         # half a point more on 5,000 images is within the noise
-        ({"probe": METRICS["probe"] | {"prologue_encoder_top1": 0.647}}, "It worked in part: 4 of 5 checks hold."),
+        ({"probe": METRICS["probe"] | {"prologue_encoder_fast_top1": 0.647}}, "It worked in part: 4 of 5 checks hold."),
         ({"evaluate_generation": {}}, "Incomplete: 4 of 4 checks hold, 1 not run."),
     ],
 )
@@ -152,6 +152,16 @@ def test_baselines_have_no_prologue_sections(tmp_path: Path, params: Params) -> 
     page = build(tmp_path, baseline, {stage: METRICS[stage] for stage in METRICS if stage not in ("ar", "probe")})
     assert "It worked: all 3 checks hold." in page.text
     assert "Prologue held fixed" not in page.text
+
+
+def test_the_probe_has_curves_where_it_was_trained(tmp_path: Path, params: Params) -> None:
+    write_curve(tmp_path / "curves" / "probe" / "train" / "prologue_loss.tsv", [(10, 2.25), (20, 1.5)])
+    heading = "<h3>Linear probe</h3>"
+    assert heading not in build(tmp_path, params, METRICS).source
+    mae = params.model_copy(update={"probe": params.probe.model_copy(update={"protocol": "mae"})})
+    page = build(tmp_path, mae, METRICS)
+    assert heading in page.source
+    assert "probe, prologue loss: train from 2.25 to 1.5 at step 20" in page.source
 
 
 def test_odd_names_are_escaped(tmp_path: Path, params: Params) -> None:

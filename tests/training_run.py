@@ -1,9 +1,9 @@
-"""Both training stages and the token cache between them at toy size, in the current directory.
+"""The training stages, the token cache between them and the linear probe at toy size, in the current directory.
 
     python training_run.py SHARDS STAGES [KEY=VALUE ...]
 
-STAGES is any of tokenizer, tokens, ar, joined by commas; KEY=VALUE overrides the tiny params. Run as a process of its
-own it can be killed, interrupted and launched on several processes.
+STAGES is any of tokenizer, attach, tokens, ar, probe, joined by commas; KEY=VALUE overrides the tiny params. Run as a
+process of its own it can be killed, interrupted and launched on several processes.
 """
 
 import sys
@@ -14,6 +14,7 @@ from conftest import tiny_params
 
 from prologue.data.tokens import write_tokens
 from prologue.errors import PrologueError
+from prologue.evaluation.probe import run_probe
 from prologue.params import Params
 from prologue.training.ar import train_ar
 from prologue.training.attach import make_attached
@@ -29,6 +30,8 @@ def run_stages(params: Params, shards: Path, stages: list[str], folder: Path = P
             make_attached(params, folder / "tokenizer", shards, folder / "attached", folder / "curves" / "attach")
         elif stage == "tokens":
             write_tokens(params, folder / "tokenizer", shards, folder / "tokens")
+        elif stage == "probe":
+            run_probe(params, folder / "tokenizer", shards, folder / "curves" / "probe")
         else:
             train_ar(params, folder / "tokenizer", folder / "tokens", folder / "ar", folder / "curves" / "ar")
     return folder

@@ -119,21 +119,26 @@ class PrologueParams(Section):
     post: PostParams
 
 
-class ScheduleParams(Section):
-    """Steps, learning rates and intervals that both training stages share."""
+class LoopParams(Section):
+    """Steps and intervals that every training has."""
 
     steps: Duration
     batch: Count
     lr: Positive
-    lr_end: NonNegative
     warmup: Duration
-    flat: Duration
-    gate_lr_scale: Positive
-    ema_half_life: Positive
     log_every: Count
     validate_every: Count
     checkpoint_every: Count
     keep_checkpoints: Count
+
+
+class ScheduleParams(LoopParams):
+    """What both training stages share."""
+
+    lr_end: NonNegative
+    flat: Duration
+    gate_lr_scale: Positive
+    ema_half_life: Positive
     validation_grid: Annotated[int, Field(ge=0)]
 
 
@@ -249,8 +254,16 @@ class EvaluationParams(Section):
     neighbours: Count
 
 
+class MAEProbeParams(LoopParams):
+    """The linear probe's training by MAE's protocol."""
+
+    batch: Annotated[int, Field(ge=2)]  # its batch norm has no variance of one image
+
+
 class ProbeParams(Section):
     feature: Literal["encoder", "code"]
+    protocol: Literal["fast", "mae"]
+    mae: MAEProbeParams
 
 
 class Params(Section):

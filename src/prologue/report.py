@@ -35,7 +35,6 @@ STAGES = {
     "sweep": "Sweep of a sampling setting",
     "probe": "Linear probe",
 }
-TRAINED = ("tokenizer", "attach", "ar")
 COST = re.compile(r"seconds|peak_memory_mb|steps|parameters(\..+)?|state_mb\..+|.*_per_second(\..+)?")
 
 
@@ -116,7 +115,12 @@ def write_report(params: Params, metrics: Path, figures: Path, curves: Path, out
     """
     known = _read_metrics(metrics)
     tiles = _tiles(params, known)
-    trained = [stage for stage in TRAINED if stage != "attach" or params.prologue.mode == "post"]
+    trained = {
+        "tokenizer": True,
+        "attach": params.prologue.mode == "post",
+        "ar": True,
+        "probe": params.probe.protocol == "mae",
+    }
     template = Environment(
         loader=PackageLoader("prologue"),
         autoescape=True,
@@ -131,7 +135,11 @@ def write_report(params: Params, metrics: Path, figures: Path, curves: Path, out
         verdict=_verdict(params, known, tiles),
         tiles=tiles,
         pictures={path.stem: _picture(path) for path in sorted(figures.rglob("*.png"))},
-        charts={STAGES[stage]: Markup(training_curves(curves / stage) or "") for stage in trained},
+        charts={
+            STAGES[stage]: Markup(training_curves(curves / stage) or "")
+            for stage, is_trained in trained.items()
+            if is_trained
+        },
         comparison=_comparison(known),
         costs=_costs(known),
         total_time=_total_time(known),

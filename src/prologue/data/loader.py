@@ -9,8 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from prologue.data.images import ImageShards
 from prologue.data.order import epoch_indices, share_of
-from prologue.data.transforms import Pixels, crop_views, random_crop
-from prologue.params import AugmentParams
+from prologue.data.transforms import Cropper, Pixels, crop_views
 from prologue.runtime import loader_workers
 
 STREAM = 2  # of random numbers, apart from those of the order
@@ -19,8 +18,7 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 def training_batches(
     shards: ImageShards,
-    size: int,
-    augment: AugmentParams,
+    crop: Cropper,
     seed: int,
     batch: int,
     start: int,
@@ -30,16 +28,16 @@ def training_batches(
 ) -> Iterator[Batch]:
     """This process's share of the global batches of the steps from `start` to before `stop`.
 
-    `epoch_indices` says which images a step holds; how one is augmented depends on the seed, its epoch and its index.
+    `epoch_indices` says which images a step holds; how `crop` cuts one depends on the seed, its epoch and its index.
 
     Yields:
-        images uint8 (batch / processes, 3, size, size) and labels int64 (batch / processes,).
+        images uint8 (batch / processes, 3, size, size) as `crop` makes them, and labels int64 (batch / processes,).
 
     Raises:
         PrologueError: the batch cannot be divided over the processes.
     """
     share = share_of(batch, rank, processes)
-    return _load(_TrainingSteps(shards, size, augment, seed, batch, share), range(start, stop))
+    return _load(_TrainingSteps(shards, crop, seed, batch, share), range(start, stop))
 
 
 def view_batches(
@@ -69,27 +67,17 @@ def _load(dataset: Dataset[Batch], keys: range) -> Iterator[Batch]:
 class _TrainingSteps(Dataset[Batch]):
     """The share of one process in the batch of each step."""
 
-    def __init__(
-        self,
-        shards: ImageShards,
-        size: int,
-        augment: AugmentParams,
-        seed: int,
-        batch: int,
-        share: slice,
-    ) -> None:
-        self._shards, self._size, self._augment = shards, size, augment
-        self._seed, self._batch, self._share = seed, batch, share
+    def __init__(self, shards: ImageShards, crop: Cropper, seed: int, batch: int, share: slice) -> None:
+        self._shards, self._crop, self._seed, self._batch, self._share = shards, crop, seed, batch, share
 
     def __getitem__(self, step: int) -> Batch:
         epochs, indices = epoch_indices(len(self._shards), self._seed, self._batch, step)
         own = indices[self._share]
-        crops = [self._crop(int(epoch), int(index)) for epoch, index in zip(epochs[self._share], own, strict=True)]
+        crops = [self._view(int(epoch), int(index)) for epoch, index in zip(epochs[self._share], own, strict=True)]
         return torch.stack(crops), torch.from_numpy(self._shards.labels[own])
 
-    def _crop(self, epoch: int, index: int) -> torch.Tensor:
-        rng = np.random.default_rng((STREAM, self._seed, epoch, index))
-        return random_crop(self._shards.read(index), self._size, self._augment, rng)
+    def _view(self, epoch: int, index: int) -> torch.Tensor:
+        return self._crop(self._shards.read(index), rng=np.random.default_rng((STREAM, self._seed, epoch, index)))
 
 
 class _ViewBatches(Dataset[Batch]):

@@ -1,6 +1,10 @@
-"""Square uint8 crops: by Pillow exactly as ADM resamples, or by torchvision, faster and nearly the same."""
+"""Square uint8 crops: by Pillow exactly as ADM resamples, or by torchvision, faster and nearly the same.
 
-from typing import NamedTuple
+And the random resized crops that classifiers train on.
+"""
+
+import math
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -18,6 +22,15 @@ Pixels = NDArray[np.uint8]
 
 CROPS = {"center": 1, "flip": 2, "ten": 10}  # views per image of each scheme
 TEN_CROP_SCALE = 281 / 256  # side of the square that the ten crops are cut from, relative to theirs
+AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)  # of a random resized crop: share of the image, width / height
+ATTEMPTS = 10  # to draw one that lies within the image
+
+
+class Cropper(Protocol):
+    """What cuts a training image out of an image file: a square uint8 (3, size, size), drawn from `rng` alone."""
+
+    def __call__(self, data: bytes, *, rng: np.random.Generator) -> Tensor:
+        """The crop of one file."""
 
 
 class Crop(NamedTuple):
@@ -43,7 +56,7 @@ def random_crop(data: bytes, size: int, augment: AugmentParams, rng: np.random.G
     `augment.flip` mirrors half of the crops; `augment.decoder` is exact (Pillow, resampling as ADM does) or fast
     (torchvision; benchmarks/loading.py measures the difference). uint8 (3, size, size).
     """
-    return CROPPERS[augment.decoder](data, size, augment, rng)
+    return EXACT_OR_FAST[augment.decoder](data, size, augment, rng)
 
 
 def _exact_crop(data: bytes, size: int, augment: AugmentParams, rng: np.random.Generator) -> Tensor:
@@ -62,7 +75,7 @@ def _fast_crop(data: bytes, size: int, augment: AugmentParams, rng: np.random.Ge
     return cut.flip(-1) if crop.flip else cut
 
 
-CROPPERS = {"exact": _exact_crop, "fast": _fast_crop}
+EXACT_OR_FAST = {"exact": _exact_crop, "fast": _fast_crop}
 
 
 def _decode_fast(data: bytes) -> Tensor:
@@ -81,6 +94,31 @@ def _draw_crop(width: int, height: int, size: int, augment: AugmentParams, rng: 
     top = int(rng.integers(height - size, endpoint=True))
     left = int(rng.integers(width - size, endpoint=True))
     return Crop(height, width, top, left, augment.flip and bool(rng.random() < 0.5))
+
+
+def random_resized_crop(data: bytes, size: int, rng: np.random.Generator) -> Tensor:
+    """torchvision's RandomResizedCrop and RandomHorizontalFlip on Pillow images, which MAE trains on.
+
+    A part of 0.08 to 1 of the image, 3:4 to 4:3, at a random place is scaled to the square by Pillow's bicubic filter;
+    half of the crops are mirrored. uint8 (3, size, size).
+    """
+    image = to_rgb(open_image(data))
+    left, top, width, height = _draw_part(image.width, image.height, rng)
+    part = image.crop((left, top, left + width, top + height)).resize((size, size), Image.Resampling.BICUBIC)
+    pixels = np.asarray(part)
+    return torch.from_numpy(np.array(pixels[:, ::-1] if rng.random() < 0.5 else pixels)).permute(2, 0, 1)
+
+
+def _draw_part(width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """Left, top, width and height of a random resized crop: torchvision's draw, and its fallback."""
+    for _ in range(ATTEMPTS):
+        area = width * height * rng.uniform(*AREA)
+        ratio = math.exp(rng.uniform(math.log(RATIO[0]), math.log(RATIO[1])))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            return int(rng.integers(width - w, endpoint=True)), int(rng.integers(height - h, endpoint=True)), w, h
+    w, h = min(width, round(height * RATIO[1])), min(height, round(width / RATIO[0]))  # all of it, or its centre
+    return (width - w) // 2, (height - h) // 2, w, h
 
 
 def crop_views(image: Image.Image, size: int, scheme: str) -> Pixels:

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from prologue.data.images import ImageShards
 from prologue.data.loader import training_batches
+from prologue.data.transforms import random_crop
 from prologue.models.ar import ARConfig, ARModel
 from prologue.models.tokenizer import Tokenizer, TokenizerOutput
 from prologue.plan import JointARPlan, TrainingPlan
@@ -79,8 +81,7 @@ class ImageTask(ABC):
         """Images uint8 (b, 3, H, W) and labels of steps start, start + 1, ..."""
         return training_batches(
             self.images,
-            self.plan.image_size,
-            self.plan.augment,
+            partial(random_crop, size=self.plan.image_size, augment=self.plan.augment),
             self.plan.seed,
             self.params.batch,
             start,

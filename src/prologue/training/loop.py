@@ -13,12 +13,12 @@ from PIL.Image import Image
 from torch import Tensor
 
 from prologue.launch import progress
-from prologue.params import ScheduleParams
+from prologue.params import LoopParams
 from prologue.runtime import seed_everything
 from prologue.training.checkpoint import Checkpoints, TrainingState
 from prologue.training.health import GRADIENT_NORM, explain_failure, not_finite
 from prologue.training.optimizers import gradient_norm
-from prologue.training.schedule import Schedule
+from prologue.training.schedule import CosineSchedule, Schedule
 from prologue.training.stop import Stopped, StopRequest, stop_requests
 
 Batch = TypeVar("Batch")
@@ -28,7 +28,10 @@ class Task(Protocol[Batch]):
     """One kind of training: what a step computes and changes, what validation measures, and all of its state."""
 
     state: TrainingState
-    schedule: Schedule
+
+    @property
+    def schedule(self) -> Schedule | CosineSchedule:
+        """How many steps there are."""
 
     def batches(self, start: int) -> Iterator[Batch]:
         """This process's batches of steps start, start + 1, ..."""
@@ -77,7 +80,7 @@ class Curves:
 
 
 def train(
-    task: Task[Batch], params: ScheduleParams, seed: int, checkpoints: Checkpoints, accelerator: Accelerator
+    task: Task[Batch], params: LoopParams, seed: int, checkpoints: Checkpoints, accelerator: Accelerator
 ) -> TrainingResult:
     """Run a task from its newest checkpoint to the last step.
 

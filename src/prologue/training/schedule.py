@@ -1,8 +1,9 @@
 """How long a training is and which learning rate a step has, in steps whatever the params count in."""
 
+import math
 from dataclasses import dataclass
 
-from prologue.params import EPOCHS, ScheduleParams
+from prologue.params import EPOCHS, LoopParams, ScheduleParams
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,27 @@ class Schedule:
             return self.lr
         share = (step - decay_start) / max(1, self.steps - 1 - decay_start)
         return self.lr + (self.lr_end - self.lr) * share
+
+
+@dataclass(frozen=True)
+class CosineSchedule:
+    """MAE's schedule step by step: linear warm-up from 0, then half a cosine that would reach 0 after the last step."""
+
+    steps: int
+    warmup: int
+    lr: float
+
+    @classmethod
+    def of(cls, params: LoopParams, images: int) -> "CosineSchedule":
+        """The schedule of a training on `images` images per epoch."""
+        steps, warmup = (to_steps(duration, images, params.batch) for duration in (params.steps, params.warmup))
+        return cls(max(1, steps), warmup, params.lr)
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step, counted from 0."""
+        if step < self.warmup:
+            return self.lr * step / self.warmup
+        return self.lr * 0.5 * (1 + math.cos(math.pi * (step - self.warmup) / (self.steps - self.warmup)))
 
 
 def to_steps(duration: int | str, images: int, batch: int) -> int:
