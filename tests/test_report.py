@@ -19,8 +19,8 @@ from prologue.report import write_report
 METRICS: dict[str, dict[str, Any]] = {
     "shards": {"train": {"images": 20000}, "val": {"images": 5000}, "classes": 10, "seconds": 6.0},
     "tokenizer": {"parameters": {"encoder": 1795008}, "steps": 500, "seconds": 400.0, "peak_memory_mb": 2100},
+    "evaluate_likelihood": {"visual_loss": 4.0219, "prologue_gain_nats": 17.3421},
     "ar": {
-        "val": {"visual_loss": 4.0219, "prologue_gain_nats": 17.3421},
         "images_per_second": None,
         "checkpoint_sha256": "ab12" * 16,
     },
@@ -126,7 +126,7 @@ def test_report_shows_numbers_as_measured(tmp_path: Path, params: Params) -> Non
     ("changes", "headline"),
     [
         ({}, "It worked: all 5 checks hold."),
-        ({"ar": {"prologue_gain_nats": 0.2}}, "It worked in part: 4 of 5 checks hold."),
+        ({"evaluate_likelihood": {"prologue_gain_nats": 0.2}}, "It worked in part: 4 of 5 checks hold."),
         # half a point more on 5,000 images is within the noise
         ({"probe": METRICS["probe"] | {"prologue_encoder_fast_top1": 0.647}}, "It worked in part: 4 of 5 checks hold."),
         ({"evaluate_generation": {}}, "Incomplete: 4 of 4 checks hold, 1 not run."),
