@@ -96,7 +96,7 @@ def test_a_users_folder_runs_through_the_whole_pipeline_and_reruns_only_what_cha
     assert clone.stages_run("repro") == set()  # from the run-cache
 
     clone.change({"prologue.tokens": 2})
-    after_the_shards = {"plan", "tokenizer", "attach", "tokens", "ar", "samples", "probe", "report"}
+    after_the_shards = {"plan", "tokenizer", "attach", "tokens", "ar", "samples", "attention", "probe", "report"}
     assert clone.stages_run("repro") == after_the_shards | {"evaluate_reconstruction", "evaluate_generation"}
 
 
