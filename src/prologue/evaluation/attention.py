@@ -94,7 +94,7 @@ def watching(transformer: Transformer, see: Callable[[Tensor], None]) -> Iterato
 
 @torch.no_grad()
 def image_attention(ar: ARModel, cache: TokenCache, images: NDArray[np.int64]) -> Tensor:
-    """Attention of every layer, mean over heads, to the cache's `images` (indices (B,)): fp32 (layers, B, T, T).
+    """Attention of every layer, mean over heads, on the cache's `images` (indices (B,)): fp32 (layers, B, T, T).
 
     Row t of a map holds what position t takes of each input, and sums to 1. The model must be in eval mode.
     """
