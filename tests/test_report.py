@@ -76,6 +76,9 @@ def add_figures_and_curves(folder: Path) -> None:
         "held_prologue",
         "real_prologue",
         "swapped_prologues",
+        "attention_maps",
+        "attention_shares",
+        "prologue_attention",
         "reconstructions",
         "codebook_usage",
     ):
@@ -96,7 +99,7 @@ def test_report_loads_nothing_from_outside(tmp_path: Path, params: Params) -> No
     assert all(value.startswith(("data:", "#")) for value in page.values(*LOADING))
     assert not {"script", "link", "iframe"} & {tag for tag, _ in page.tags}
     assert not re.search(r"@import|url\((?!#)", page.source)
-    assert page.source.count("<img ") == 7
+    assert page.source.count("<img ") == 10
     assert page.source.count("<svg ") == 2
 
 
@@ -137,12 +140,12 @@ def test_verdict_follows_the_metrics(
 ) -> None:
     text = build(tmp_path, params, METRICS | changes).text
     assert headline in text
-    assert ("Not met: prologue information gain, 0.2 nats." in text) == ("ar" in changes)
+    assert ("Not met: prologue information gain, 0.2 nats." in text) == ("evaluate_likelihood" in changes)
 
 
 def test_missing_parts_say_not_run(tmp_path: Path, params: Params) -> None:
     page = build(tmp_path, params, {})
-    assert page.text.count("Not run: figure") == 7
+    assert page.text.count("Not run: figure") == 10
     assert page.source.count('<p class="value">not run</p>') == 6
     assert "Nothing to judge yet" in page.text
 
@@ -152,6 +155,7 @@ def test_baselines_have_no_prologue_sections(tmp_path: Path, params: Params) -> 
     page = build(tmp_path, baseline, {stage: METRICS[stage] for stage in METRICS if stage not in ("ar", "probe")})
     assert "It worked: all 3 checks hold." in page.text
     assert "Prologue held fixed" not in page.text
+    assert "figure prologue_attention" not in page.text
 
 
 def test_the_probe_has_curves_where_it_was_trained(tmp_path: Path, params: Params) -> None:

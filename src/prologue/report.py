@@ -29,6 +29,7 @@ STAGES = {
     "tokens": "Token cache",
     "ar": "AR model (Stage 2)",
     "samples": "Sampling",
+    "attention": "Attention of the AR model",
     "evaluate_reconstruction": "Evaluation of reconstruction",
     "evaluate_likelihood": "Likelihood of validation tokens",
     "evaluate_generation": "Evaluation of generation",
@@ -103,7 +104,7 @@ def write_report(params: Params, metrics: Path, figures: Path, curves: Path, out
     Args:
         params: the params of this run, printed in full.
         metrics: folder of STAGE.json.
-        figures: the pictures of the stages samples and evaluate_reconstruction, at any depth.
+        figures: the pictures of the stages samples, attention and evaluate_reconstruction, at any depth.
         curves: folder of one folder of DVCLive TSVs per training stage.
         output: the HTML file.
 

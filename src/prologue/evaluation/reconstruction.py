@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
@@ -20,7 +20,7 @@ from prologue.evaluation.features import Extractor, gather, metric_name, share
 from prologue.evaluation.fidelity import frechet_distance, statistics
 from prologue.evaluation.reference import load_reference
 from prologue.figures.grids import image_grid
-from prologue.figures.style import BLUE, MUTED, ORANGE, styled
+from prologue.figures.style import BLUE, MUTED, ORANGE, save, styled
 from prologue.files import replacing, sha256
 from prologue.launch import progress
 from prologue.models.export import load_tokenizer
@@ -39,7 +39,7 @@ SHOWN_PAIRS = 20
 def evaluate_reconstruction(
     params: Params, tokenizer_folder: Path, shards: Path, reference_folder: Path, figures: Path
 ) -> dict[str, Any]:
-    """Reconstruct every centre-cropped validation image; write reconstructions.png and codebook_usage.png.
+    """Reconstruct every centre-cropped validation image; write reconstructions.png and codebook_usage.svg and .png.
 
     Returns:
         rfd_EXTRACTOR or rfid, psnr (dB), ssim, l1 (of pixels in [-1, 1]), lpips (VGG16) or perceptual_NETWORK, usage,
@@ -69,8 +69,7 @@ def evaluate_reconstruction(
     if accelerator.is_main_process:
         with replacing(figures / "reconstructions.png") as path:
             _reconstruction_figure(tokenizer, images, path)
-        with replacing(figures / "codebook_usage.png") as path:
-            _usage_figure(counts, path)
+        _usage_figure(counts, figures / "codebook_usage")
     metrics: dict[str, Any] = {
         metric_name("rfd", name): frechet_distance(statistics(rows["pool"]), reference.statistics),
         **{key: rows[key].double().mean().item() for key in ("psnr", "ssim", "l1")},
@@ -184,7 +183,8 @@ def classes_in_turn(labels: NDArray[np.int64]) -> NDArray[np.int64]:
 def _usage_figure(counts: dict[str, Tensor], path: Path) -> None:
     """How often each code is used, relative to all being used alike, most used first; both books in one chart."""
     with styled():
-        figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
+        figure = Figure(figsize=(7, 3.6), layout="constrained")
+        axes = figure.add_subplot()
         for (book, counted), colour, line in zip(counts.items(), (BLUE, ORANGE), ("-", "--"), strict=False):
             sizes = (counted.sort(descending=True).values / counted.double().mean()).numpy()
             used = int((counted > 0).sum())
@@ -196,5 +196,4 @@ def _usage_figure(counts: dict[str, Tensor], path: Path) -> None:
         axes.set(xlim=(0, 100), yscale="log", xlabel="codes, most used first, % of the book")
         axes.set(ylabel="times the mean frequency", title="How often each code is used")
         axes.legend()
-        figure.savefig(path, format="png")
-        plt.close(figure)
+        save(figure, path)

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from prologue.figures.style import BLUE, ORANGE, styled
+from prologue.figures.style import BLUE, NO_METADATA, ORANGE, styled
 
 Points = dict[int, float]  # step -> value
 
@@ -94,7 +94,7 @@ def _inline_svg(figure: Figure, name: str, description: str) -> str:
     """The figure as an <svg> element whose ids are its own and which is the same for the same data."""
     prefix = re.sub(r"\W+", "-", name)
     file = io.StringIO()
-    figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    figure.savefig(file, format="svg", metadata=NO_METADATA["svg"])
     text = file.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r'\bid="', f'id="{prefix}-', text)

@@ -1,16 +1,25 @@
 """One look for every chart: the Agg backend, colour-blind-safe colours, readable text, reproducible SVG."""
 
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import matplotlib
 from cycler import cycler
+from matplotlib.figure import Figure
+
+from prologue.files import replacing
 
 matplotlib.use("agg")
 
 # Okabe and Ito's palette, which stays apart under every common colour blindness.
 BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"
 INK, MUTED, LINE = "#1d2329", "#5a6470", "#dfe3e8"
+
+NO_METADATA: dict[str, dict[str, None]] = {
+    "svg": dict.fromkeys(("Creator", "Date", "Format", "Type")),
+    "png": {"Software": None},
+}
 
 STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
@@ -43,3 +52,10 @@ STYLE: dict[Any, Any] = {
 def styled() -> AbstractContextManager[None]:
     """Context in which figures are made and saved in the project's style; matplotlib's settings return after it."""
     return matplotlib.rc_context(STYLE)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PATH.svg and PATH.png, the same bytes for the same figure: without dates and versions."""
+    for kind, metadata in NO_METADATA.items():
+        with replacing(path.with_suffix(f".{kind}")) as temporary:
+            figure.savefig(temporary, format=kind, metadata=metadata)

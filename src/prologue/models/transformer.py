@@ -110,15 +110,20 @@ class Attention(nn.Module):
 def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
     """Scaled dot-product attention, the way that is fastest on the device: q, k, v (B, heads, T, 64) -> like q.
 
-    On a CPU plain products are, but for fp32 scores that leave the caches; benchmarks/attention.py measures it.
+    On a CPU plain products are, but for fp32 scores that leave the caches; benchmarks/attention_kernels.py measures it.
     """
     scores = q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2]
     if q.device.type != "cpu" or (q.dtype == torch.float32 and scores > CACHED_SCORES):
         return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    return attention_weights(q, k, causal) @ v
+
+
+def attention_weights(q: Tensor, k: Tensor, causal: bool) -> Tensor:
+    """What each position takes from every other: q, k (B, heads, T, 64) -> (B, heads, T, T), rows that sum to 1."""
     similarity = (q * HEAD_DIM**-0.5) @ k.transpose(-1, -2)  # (B, heads, T, T)
     if causal:
         similarity = similarity + torch.full_like(similarity[0, 0], -math.inf).triu(1)
-    return similarity.softmax(dim=-1) @ v
+    return similarity.softmax(dim=-1)
 
 
 class FeedForward(nn.Module):

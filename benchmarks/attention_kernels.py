@@ -1,6 +1,6 @@
 """Plain attention products against PyTorch's fused kernel on this CPU, forward and backward: which `attend` should use.
 
-python benchmarks/attention.py     # prints times; plain / fused below 1 means that plain products are faster
+python benchmarks/attention_kernels.py     # prints times; plain / fused below 1 means that plain products are faster
 """
 
 import math
@@ -10,6 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from prologue.models.transformer import attention_weights
 
 SHAPES = [  # batch, heads, tokens, causal
     (32, 2, 72, False),  # the default tokenizer
@@ -22,10 +24,7 @@ REPEATS, ROUNDS = 10, 4
 
 
 def plain(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
-    similarity = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-    if causal:
-        similarity = similarity + torch.full_like(similarity[0, 0], -math.inf).triu(1)
-    return similarity.softmax(dim=-1) @ v
+    return attention_weights(q, k, causal) @ v
 
 
 def fused(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:

@@ -1,0 +1,21 @@
+"""Draw and measure what the AR model attends to."""
+
+from pathlib import Path
+from typing import Any
+
+from prologue.evaluation.attention import evaluate_attention
+from prologue.params import Params
+from prologue.stage import run_stage
+
+
+def main(_: Params) -> dict[str, Any]:
+    return evaluate_attention(
+        ar_folder=Path("models/ar"),
+        tokenizer_folder=Path("models/attached"),
+        tokens=Path("data/tokens"),
+        shards=Path("data/shards"),
+        figures=Path("reports/figures/attention"),
+    )
+
+
+run_stage("attention", main)
