@@ -15,6 +15,7 @@ from prologue.variants import apply_overrides, experiment_flags, load_variants
 
 METRICS = Path("reports/metrics")
 REPORT = Path("reports/index.html")
+COMPARISONS = Path("reports/comparisons")
 IMAGENET_CLASSES = 1000
 
 
@@ -39,6 +40,12 @@ def main() -> None:
     watch = commands.add_parser("watch", help="keep a page of the curves of running trainings")
     watch.add_argument("--seconds", type=int, default=10, help="between two versions (default: %(default)s)")
     watch.set_defaults(run=lambda given: watch_curves(given.seconds))
+
+    compare = commands.add_parser("compare", help="write a page that compares two experiments, commits or branches")
+    compare.add_argument("first", help="anything that DVC or git resolves")
+    compare.add_argument("second", nargs="?", default="workspace", help="the same (default: the %(default)s)")
+    compare.add_argument("--images", type=int, default=20, help="samples of each run shown (default: %(default)s)")
+    compare.set_defaults(run=lambda given: write_comparison(given.first, given.second, given.images))
 
     summary = commands.add_parser("summary", help="print the metrics of the last run and where its report is")
     summary.set_defaults(run=lambda given: print_summary())
@@ -65,6 +72,13 @@ def watch_curves(seconds: int) -> None:
     from prologue.watch import watch  # needs torch, which takes seconds to load
 
     watch(seconds)
+
+
+def write_comparison(first: str, second: str, images: int) -> None:
+    """Write the page that compares two revisions and print its path. Raises PrologueError for an unknown one."""
+    from prologue.report.comparison import compare  # needs DVC, which takes seconds to load
+
+    print(compare(first, second, COMPARISONS, images).resolve())
 
 
 def print_description(names: list[str], classes: int) -> None:
