@@ -60,13 +60,13 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 @pytest.mark.parametrize("page", PAGES)
 def test_pages_load_from_disk_alone_and_without_complaint(browser: Browser, site: Path, page: str) -> None:
     browser.open(site / page)
-    assert browser.errors == []
     assert browser.requests
     assert [address for address in browser.requests if not address.startswith(("file:", "data:"))] == []
     assert browser.run("[...document.images].filter((image) => !image.naturalWidth).map((image) => image.alt)") == []
     assert browser.run("document.images.length") == {"i": 7, "s": 0, "c": 24}[page[0]] + page.count("table1")
     links = browser.run("[...document.links].filter((a) => a.protocol === 'file:').map((a) => a.pathname)")
     assert [link for link in links if not Path(link).is_file()] == []
+    assert browser.errors == []
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -230,3 +230,6 @@ def test_an_unknown_revision_is_refused(project: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(project)
     with pytest.raises(PrologueError, match="there is no revision nothing"):
         compare("nothing", "workspace", Path("reports/comparisons"), images=4)
+    monkeypatch.chdir("/")
+    with pytest.raises(PrologueError, match="no DVC project"):
+        compare("main", "workspace", Path("reports/comparisons"), images=4)

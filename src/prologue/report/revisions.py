@@ -8,9 +8,10 @@ from typing import IO, Any
 import numpy as np
 import yaml
 from dvc.api import DVCFileSystem
-from dvc.exceptions import DvcException
+from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.repo import Repo
 from dvc.scm import RevError, resolve_rev
+from dvc_data.index import DataIndexDirError
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
@@ -18,6 +19,7 @@ from prologue.errors import PrologueError
 from prologue.report.metrics import Metrics, flat, parse_metrics
 
 WORKSPACE = "workspace"
+NOT_AT_HAND = (OSError, DvcException, DataIndexDirError)  # what DVC raises for outputs neither here nor on a remote
 RUNS = {"cfg": "With guidance", "no_cfg": "Without guidance"}
 
 
@@ -64,19 +66,21 @@ def read_revision(name: str, images: int) -> Revision:
         raise PrologueError(f"{name} has no reports/metrics/*.json: run `dvc repro` there first")
     try:
         samples, missing = _read_samples(files, images), ""
-    except (OSError, DvcException) as error:
-        samples, missing = {}, f"{type(error).__name__}: {error}"
+    except NOT_AT_HAND as error:
+        samples, missing = {}, str(error)
     return Revision(name, commit[:10], params, metrics, samples, missing)
 
 
 def _resolve(name: str) -> str:
-    with Repo() as repo:
-        try:
+    """Commit of a revision. Raises PrologueError."""
+    try:
+        with Repo() as repo:
             return str(resolve_rev(repo.scm, name))
-        except RevError:
-            raise PrologueError(
-                f"there is no revision {name}: give an experiment (`dvc exp list`), a commit, branch or tag"
-            ) from None
+    except NotDvcRepoError:
+        raise PrologueError("this is no DVC project: run from the root of the project") from None
+    except RevError:
+        advice = "give an experiment (`dvc exp list`), a commit, branch or tag"
+        raise PrologueError(f"there is no revision {name}: {advice}") from None
 
 
 def _stem(path: str) -> str:
@@ -84,7 +88,7 @@ def _stem(path: str) -> str:
 
 
 def _read_samples(files: DVCFileSystem, count: int) -> dict[str, Samples]:
-    """The first samples of each run. Raises OSError or DvcException where they are neither here nor on a remote."""
+    """The first samples of each run. Raises one of NOT_AT_HAND where they cannot be had."""
     names = yaml.safe_load(files.read_text("data/tokens/manifest.json"))["classes"]
     samples = {}
     for run in RUNS:
