@@ -15,6 +15,7 @@
   check("[tabindex]", (region) => region.role && region.ariaLabel, "region without role or label");
   check("nav", (nav) => nav.ariaLabel, "navigation without label");
   check('a[href^="#"]', (link) => document.getElementById(link.hash.slice(1)), "link to nowhere");
+  check("[aria-labelledby]", (part) => document.getElementById(part.getAttribute("aria-labelledby")), "named by nothing");
   check(".scroll, .plate.wide, pre", (box) => box.tabIndex === 0 || box.querySelector("button"), "not reachable by keyboard");
   const ids = all("[id]").map((element) => element.id);
   if (new Set(ids).size < ids.length) wrong.push("an id twice");

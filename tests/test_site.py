@@ -1,19 +1,23 @@
 """The site in a real browser, from disk: it loads, sorts, zooms, fits a phone and can be read without seeing it."""
 
+import base64
+import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from browser import CHROMIUM, Browser
 from conftest import ROOT
+from PIL import Image
 from study_sample import STUDY, make_project, run, write_study
 from test_report import METRICS, add_figures_and_curves, build
 
 from prologue.errors import PrologueError
 from prologue.params import load_params
 from prologue.report.comparison import compare
-from prologue.report.study_page import findings, read_study, write_study_list, write_study_page
+from prologue.report.study_page import findings, read_study, write_study_page
 
 PAGES = {
     "index.html": "It worked: all 5 checks hold.",
@@ -36,9 +40,6 @@ def site(project: Path) -> Path:
     """reports/ with a page of every kind."""
     reports = project / "reports"
     add_figures_and_curves(project)
-    build(project, load_params(ROOT / "params.yaml"), {})
-    for stage in (project / "metrics").glob("*.json"):
-        stage.unlink()
     build(project, load_params(ROOT / "params.yaml"), METRICS)
     (project / "index.html").rename(reports / "index.html")
     write_study(reports / "studies" / "table1")
@@ -195,12 +196,11 @@ def test_a_bad_study_names_the_file_and_the_key(tmp_path: Path) -> None:
         write_study_page(tmp_path / "table1")
 
 
-def test_the_committed_list_of_studies_is_the_written_one(tmp_path: Path) -> None:
+def test_the_committed_list_names_every_committed_study() -> None:
     studies = ROOT / "reports" / "studies"
-    for study in studies.glob("*/study.json"):
-        (tmp_path / study.parent.name).mkdir()
-        (tmp_path / study.parent.name / "study.json").write_text(study.read_text())
-    assert write_study_list(tmp_path).read_text() == (studies / "index.html").read_text()
+    linked = re.findall(r'<h2[^>]*><a href="([^"]+)"', (studies / "index.html").read_text())
+    assert linked == [f"{study.parent.name}/index.html" for study in sorted(studies.glob("*/study.json"))]
+    assert all((studies / page).is_file() for page in linked)
 
 
 def test_a_comparison_shows_what_differs(site: Path) -> None:
@@ -212,6 +212,19 @@ def test_a_comparison_shows_what_differs(site: Path) -> None:
     assert "evaluate_generation: cfg.samples_sha256 2.0 3" in text
     assert "The protocols differ" not in text
     assert page.count('alt="Sample 3, dress: main at the left, sharp at the right"') == 2
+
+
+def test_a_pair_shows_the_same_sample_of_both(site: Path, project: Path) -> None:
+    page = (site / "comparisons/main_vs_sharp/index.html").read_text()
+    guided = page[: page.index("Without guidance")]
+    source = re.findall(r'base64,([^"]+)" [^>]*alt="Sample 3,', guided)[0]
+    pair = np.asarray(Image.open(io.BytesIO(base64.b64decode(source))))
+    sharp = np.load(project / "data/samples/cfg.npz")["arr_0"][3].repeat(2, 0).repeat(2, 1)  # 32 px -> 64 px
+    size = sharp.shape[1]
+    assert (pair[:, -size:] == sharp).all()
+    blurred = pair[:, :size]
+    assert abs(blurred.mean() - sharp.mean()) < 3
+    assert blurred.std() < sharp.std()
 
 
 def test_a_comparison_goes_on_without_samples(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,6 +243,8 @@ def test_an_unknown_revision_is_refused(project: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(project)
     with pytest.raises(PrologueError, match="there is no revision nothing"):
         compare("nothing", "workspace", Path("reports/comparisons"), images=4)
+    with pytest.raises(PrologueError, match="at least 1 image"):
+        compare("main", "workspace", Path("reports/comparisons"), images=0)
     monkeypatch.chdir("/")
     with pytest.raises(PrologueError, match="no DVC project"):
         compare("main", "workspace", Path("reports/comparisons"), images=4)

@@ -4,13 +4,13 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from prologue.errors import PrologueError
 from prologue.params import load_params
+from prologue.report.metrics import flat
 from prologue.variants import apply_overrides, experiment_flags, load_variants
 
 METRICS = Path("reports/metrics")
@@ -112,16 +112,9 @@ def print_summary() -> None:
         raise PrologueError(f"no metrics in {METRICS}: run `dvc repro` first")
     table = Table("stage", "metric", "value")
     for file in files:
-        for name, value in _flatten(json.loads(file.read_text())).items():
+        for name, value in flat(json.loads(file.read_text())).items():
             table.add_row(file.stem, name, f"{value:.5g}" if isinstance(value, float) else str(value))
         table.add_section()
     console = Console()
     console.print(table)
     console.print(f"Report: {REPORT.resolve()}", soft_wrap=True)
-
-
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat

@@ -7,6 +7,7 @@ from typing import Any
 
 from PIL import Image
 
+from prologue.errors import PrologueError
 from prologue.figures.grids import READABLE_CELL
 from prologue.report.metrics import MEASURES, STAGES, Measure, is_cost, measure_of
 from prologue.report.pages import embedded, number, percent, text, write_page
@@ -30,8 +31,10 @@ def compare(first: str, second: str, folder: Path, images: int) -> Path:
         images: how many samples of each run are shown.
 
     Raises:
-        PrologueError: a revision does not exist or holds no params or metrics.
+        PrologueError: a revision does not exist or holds no params or metrics, or `images` is below 1.
     """
+    if images < 1:
+        raise PrologueError(f"a comparison shows at least 1 image of each run, not {images}")
     one, other = read_revision(first, images), read_revision(second, images)
     output = folder / f"{_file_name(first)}_vs_{_file_name(second)}" / "index.html"
     measures, records = _measure_rows(one, other), _record_rows(one, other)

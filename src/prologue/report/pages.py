@@ -11,8 +11,6 @@ from PIL import Image
 from prologue.errors import PrologueError
 from prologue.files import replacing
 
-PAPER = "ImageNet 256"  # what the paper's values were measured on
-
 
 def write_page(template: str, output: Path, root: str, **content: Any) -> str:
     """Render a template to an HTML file; returns the page.
