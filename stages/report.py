@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from prologue.params import Params
-from prologue.report import write_report
+from prologue.report.front import write_report
 from prologue.stage import METRICS, run_stage
 
 

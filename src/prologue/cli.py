@@ -4,7 +4,6 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -13,10 +12,12 @@ from prologue.errors import PrologueError
 from prologue.files import write_json
 from prologue.launch import is_main_process
 from prologue.params import load_params
+from prologue.report.metrics import flat
 from prologue.variants import apply_overrides, experiment_flags, load_variants
 
 METRICS = Path("reports/metrics")
 REPORT = Path("reports/index.html")
+COMPARISONS = Path("reports/comparisons")
 IMAGENET_CLASSES = 1000
 
 
@@ -52,6 +53,12 @@ def main() -> None:
     evaluate.add_argument("--batch", type=int, default=32, help="images at once (default: %(default)s)")
     evaluate.add_argument("--output", type=Path, help="also write the metrics to this JSON file")
     evaluate.set_defaults(run=print_evaluation)
+
+    compare = commands.add_parser("compare", help="write a page that compares two experiments, commits or branches")
+    compare.add_argument("first", help="anything that DVC or git resolves")
+    compare.add_argument("second", nargs="?", default="workspace", help="the same (default: the %(default)s)")
+    compare.add_argument("--images", type=int, default=20, help="samples of each run shown (default: %(default)s)")
+    compare.set_defaults(run=lambda given: write_comparison(given.first, given.second, given.images))
 
     summary = commands.add_parser("summary", help="print the metrics of the last run and where its report is")
     summary.set_defaults(run=lambda given: print_summary())
@@ -95,6 +102,13 @@ def print_evaluation(given: argparse.Namespace) -> None:
         write_json(given.output, metrics)
 
 
+def write_comparison(first: str, second: str, images: int) -> None:
+    """Write the page that compares two revisions and print its path. Raises PrologueError for an unknown one."""
+    from prologue.report.comparison import compare  # needs DVC, which takes seconds to load
+
+    print(compare(first, second, COMPARISONS, images).resolve())
+
+
 def print_description(names: list[str], classes: int) -> None:
     """Print what params.yaml with variants builds. Raises PrologueError for an unknown variant or bad params."""
     from prologue.describe import describe  # needs torch, which takes seconds to load
@@ -126,16 +140,9 @@ def print_summary() -> None:
         raise PrologueError(f"no metrics in {METRICS}: run `dvc repro` first")
     table = Table("stage", "metric", "value")
     for file in files:
-        for name, value in _flatten(json.loads(file.read_text())).items():
+        for name, value in flat(json.loads(file.read_text())).items():
             table.add_row(file.stem, name, f"{value:.5g}" if isinstance(value, float) else str(value))
         table.add_section()
     console = Console()
     console.print(table)
     console.print(f"Report: {REPORT.resolve()}", soft_wrap=True)
-
-
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat

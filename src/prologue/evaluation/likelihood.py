@@ -7,12 +7,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from prologue.data.tokens import TokenCache
 from prologue.evaluation.features import gather, share
-from prologue.figures.style import BLUE, MUTED, ORANGE, styled
+from prologue.figures.style import BLUE, MUTED, ORANGE, save, styled
 from prologue.files import replacing
 from prologue.launch import progress
 from prologue.models.ar import ARModel
@@ -26,7 +26,7 @@ MAX_LOGITS = 2**25  # of a batch; ImageNet's vocabulary over all positions of 25
 
 
 def evaluate_ar(ar_folder: Path, tokens: Path, figures: Path) -> dict[str, Any]:
-    """Likelihood of all validation tokens; writes per_position.csv and .png to the folder `figures`.
+    """Likelihood of all validation tokens; writes per_position.csv, .svg and .png to the folder `figures`.
 
     Returns:
         As `evaluate_likelihood`, and the mean entropies of the predictions: conditional_entropy of each segment.
@@ -110,7 +110,8 @@ def per_position(rows: dict[str, Tensor], vocabulary: Vocabulary) -> pd.DataFram
 def draw_positions(table: pd.DataFrame, path: Path) -> None:
     """Chart of `per_position`: what each token costs and how unsure the model is of it, with the prologue marked."""
     with styled():
-        figure, axes = plt.subplots(figsize=(7, 3.4), layout="constrained")
+        figure = Figure(figsize=(7, 3.4), layout="constrained")
+        axes = figure.add_subplot()
         axes.plot(table["position"], table["loss"], color=BLUE, label="loss of the token")
         axes.plot(table["position"], table["entropy"], "--", color=ORANGE, label="entropy of the prediction")
         visual = table.loc[table["segment"] == "visual", "position"].min()
@@ -119,8 +120,7 @@ def draw_positions(table: pd.DataFrame, path: Path) -> None:
         axes.set(xlabel="position in the sequence", ylabel="nats", xlim=(-0.5, len(table) - 0.5), ylim=(0, None))
         axes.set_title("What each token costs, given all before it")
         axes.legend()
-        figure.savefig(path, format="png")
-        plt.close(figure)
+        save(figure, path)
 
 
 def same_class_partners(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from safetensors.torch import load_file, save_file
 
 from prologue.evaluation.features import Extractor, Features, extract, metric_name
 from prologue.evaluation.generation import compare_with_reference
 from prologue.evaluation.image_sets import ArrayImages
 from prologue.evaluation.reference import load_reference
-from prologue.figures.style import BLUE, ORANGE, styled
+from prologue.figures.style import BLUE, ORANGE, save, styled
 from prologue.files import read_json, remove, replacing
 from prologue.fingerprint import fingerprint
 from prologue.models.export import load_ar, load_tokenizer
@@ -32,7 +32,7 @@ WORK = Path(".work/sweep")
 def sweep_sampling(
     params: Params, ar_folder: Path, tokenizer_folder: Path, tokens: Path, reference_folder: Path, figures: Path
 ) -> dict[str, Any]:
-    """Sample with `sampling.cfg` at every value of `sweep.axis`; write sweep.csv and sweep.png to `figures`.
+    """Sample with `sampling.cfg` at every value of `sweep.axis`; write sweep.csv, .svg and .png to `figures`.
 
     Image i has the same seed at every value. The features of a value that was measured before are found again, so
     that further values cost only their own.
@@ -111,7 +111,8 @@ def draw_sweep(table: pd.DataFrame, distance: str, score: str, path: Path) -> No
     axis = table.columns[0]
     values = table[axis].to_numpy()
     with styled():
-        figure, panels = plt.subplots(1, 2, figsize=(7, 3), layout="constrained")
+        figure = Figure(figsize=(7, 3), layout="constrained")
+        panels = figure.subplots(1, 2)
         for panel, column, colour, find_best in (
             (panels[0], distance, BLUE, np.argmin),
             (panels[1], score, ORANGE, np.argmax),
@@ -121,5 +122,4 @@ def draw_sweep(table: pd.DataFrame, distance: str, score: str, path: Path) -> No
             panel.plot(values, measured, "o-", color=colour)
             panel.plot(values[best], measured[best], "o", color=colour, markersize=10, fillstyle="none")
             panel.set(xlabel=axis, ylabel=column, title=f"best {measured[best]:.4g} at {values[best]:g}")
-        figure.savefig(path, format="png")
-        plt.close(figure)
+        save(figure, path)

@@ -1,0 +1,189 @@
+"""A page that compares two revisions: params that differ, metrics, and samples at the same seeds side by side."""
+
+import re
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from prologue.errors import PrologueError
+from prologue.figures.grids import READABLE_CELL
+from prologue.report.metrics import MEASURES, STAGES, Measure, is_cost, measure_of
+from prologue.report.pages import embedded, number, percent, text, write_page
+from prologue.report.revisions import RUNS, Revision, Samples, read_revision
+
+GAP = 4  # white px between the two pictures of a pair
+ABSENT = "none"
+# Records of a protocol: metrics of two protocols do not compare.
+PROTOCOL = re.compile(
+    r"(evaluate_\w+|probe): (.+\.)?"
+    r"(extractor\w*|reference_\w+|shards_sha256|(val_)?images|split|crop|image_size|rounding|neighbours|weights|protocol|feature)"
+)
+
+
+def compare(first: str, second: str, folder: Path, images: int) -> Path:
+    """Write FOLDER/FIRST_vs_SECOND/index.html; returns it.
+
+    Args:
+        first, second: anything that DVC or git resolves, or 'workspace'.
+        folder: of all comparisons, in reports/.
+        images: how many samples of each run are shown.
+
+    Raises:
+        PrologueError: a revision does not exist or holds no params or metrics, or `images` is below 1.
+    """
+    if images < 1:
+        raise PrologueError(f"a comparison shows at least 1 image of each run, not {images}")
+    one, other = read_revision(first, images), read_revision(second, images)
+    output = folder / f"{_file_name(first)}_vs_{_file_name(second)}" / "index.html"
+    measures, records = _measure_rows(one, other), _record_rows(one, other)
+    write_page(
+        "comparison.html",
+        output,
+        root="../../",
+        one=one,
+        other=other,
+        params=_differing(one.params, other.params),
+        params_alike=len(one.params.keys() & other.params.keys()) - len(_both_differ(one.params, other.params)),
+        verdict=_verdict(one, other, [row for rows in measures.values() for row in rows]),
+        measures=measures,
+        costs=_cost_rows(one, other),
+        records=records,
+        protocol=[row["key"] for row in records if PROTOCOL.fullmatch(row["key"])],
+        pairs={RUNS[run]: _pairs(one, other, run) for run in RUNS if run in one.samples and run in other.samples},
+        seeds=(one.params.get("seed"), other.params.get("seed")),
+    )
+    return output
+
+
+def _file_name(revision: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", revision)
+
+
+def _both_differ(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    return [key for key in one if key in other and one[key] != other[key]]
+
+
+def _differing(one: dict[str, Any], other: dict[str, Any]) -> list[dict[str, str]]:
+    """Rows of the keys whose values differ, or that only one has."""
+    keys = list(dict.fromkeys(chain(one, other)))
+    differing = [key for key in keys if key not in one or key not in other or one[key] != other[key]]
+    return [
+        {"key": key, "one": text(one.get(key, ABSENT), exact=True), "other": text(other.get(key, ABSENT), exact=True)}
+        for key in differing
+    ]
+
+
+# Metrics.
+
+
+def _keys(one: Revision, other: Revision) -> list[tuple[str, str]]:
+    """Stage and key of every metric that either has, in the order of the DAG."""
+    stages = [*STAGES, *sorted((one.metrics.keys() | other.metrics.keys()) - STAGES.keys())]
+    return [
+        (stage, key)
+        for stage in stages
+        for key in dict.fromkeys(chain(one.metrics.get(stage, {}), other.metrics.get(stage, {})))
+    ]
+
+
+def _measure_rows(one: Revision, other: Revision) -> dict[str, list[dict[str, Any]]]:
+    """Rows of known metrics by stage, in the order of the report."""
+    known = [(stage, key, measure) for stage, key in _keys(one, other) if (measure := measure_of(stage, key))]
+    known.sort(key=lambda item: MEASURES.index(item[2]))
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for stage, key, measure in known:
+        values = one.metrics.get(stage, {}).get(key), other.metrics.get(stage, {}).get(key)
+        groups.setdefault(STAGES[stage], []).append(_measure_row(key, measure, *values))
+    return groups
+
+
+def _measure_row(key: str, measure: Measure, one: Any, other: Any) -> dict[str, Any]:
+    row: dict[str, Any] = {"key": key, "label": measure.label, "better": measure.better}
+    row |= {"difference": "", "change": "", "winner": ""}
+    row |= {"one": _cell(one, measure.percent), "other": _cell(other, measure.percent)}
+    if not (isinstance(one, int | float) and isinstance(other, int | float)):
+        return row
+    change = other - one
+    if not change:
+        return row | {"difference": "equal", "change": 0}
+    winner = "other" if (change > 0) == (measure.better == "higher") else "one"
+    shown = f"{100 * change:+.1f} points" if measure.percent else f"{change:+.4g}"
+    return row | {"difference": shown, "change": change, "winner": winner}
+
+
+def _cell(value: Any, share: bool = False) -> dict[str, Any]:
+    """A value as text and, for sorting, as a number."""
+    if not isinstance(value, int | float):
+        return {"text": ABSENT if value is None else text(value), "value": ""}
+    return {"text": percent(value) if share else number(value), "value": value}
+
+
+def _cost_rows(one: Revision, other: Revision) -> list[dict[str, Any]]:
+    """Times, sizes and speeds that either recorded."""
+    rows = []
+    for stage, key in _keys(one, other):
+        if is_cost(key):
+            before, after = one.metrics.get(stage, {}).get(key), other.metrics.get(stage, {}).get(key)
+            ratio = after / before if before and after else ""
+            rows.append({"stage": stage, "key": key, "one": _cell(before), "other": _cell(after), "ratio": ratio})
+    return rows
+
+
+def _record_rows(one: Revision, other: Revision) -> list[dict[str, str]]:
+    """Settings, counts and hashes that the stages recorded differently: where they do, metrics may not compare."""
+    rest = [
+        {
+            f"{stage}: {key}": value
+            for stage, values in revision.metrics.items()
+            for key, value in values.items()
+            if not is_cost(key) and measure_of(stage, key) is None
+        }
+        for revision in (one, other)
+    ]
+    return _differing(*rest)
+
+
+def _verdict(one: Revision, other: Revision, rows: list[dict[str, Any]]) -> str:
+    both = [row for row in rows if row["difference"]]
+    if not both:
+        return "No metric was measured in both."
+    wins = {side: sum(row["winner"] == side for row in both) for side in ("one", "other")}
+    equal = len(both) - sum(wins.values())
+    parts = [f"{one.name} is better on {wins['one']}", f"{other.name} on {wins['other']}"]
+    if equal:
+        parts.append(f"{equal} {'is' if equal == 1 else 'are'} equal")
+    return f"Of {len(both)} metrics that both measured, {', '.join(parts)}."
+
+
+# Samples.
+
+
+def _pairs(one: Revision, other: Revision, run: str) -> list[dict[str, Any]]:
+    """Pictures of the same sample indices, the first revision's at the left, and what they show in words."""
+    first, second = one.samples[run], other.samples[run]
+    count = min(len(first.images), len(second.images))
+    return [
+        {"index": index, "classes": _classes(first, second, index), "picture": embedded(_pair(first, second, index))}
+        for index in range(count)
+    ]
+
+
+def _classes(first: Samples, second: Samples, index: int) -> str:
+    return " | ".join(dict.fromkeys((first.classes[index], second.classes[index])))
+
+
+def _pair(first: Samples, second: Samples, index: int) -> Image.Image:
+    """Two pictures side by side on white, each enlarged without blur by the whole factor that fits the taller."""
+    images = [Image.fromarray(samples.images[index]) for samples in (first, second)]
+    height = max(READABLE_CELL, *(image.height for image in images))
+    factors = [-(-height // image.height) for image in images]
+    sized = [
+        image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+        for image, factor in zip(images, factors, strict=True)
+    ]
+    pair = Image.new("RGB", (sum(image.width for image in sized) + GAP, max(image.height for image in sized)), "white")
+    pair.paste(sized[0], (0, 0))
+    pair.paste(sized[1], (sized[0].width + GAP, 0))
+    return pair

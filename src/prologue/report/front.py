@@ -1,0 +1,125 @@
+"""The report: one self-contained HTML page that says whether it worked, how that is known, and what it cost."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from markupsafe import Markup
+
+from prologue.figures.curves import training_curves
+from prologue.params import Params
+from prologue.report.metrics import MEASURES, STAGES, Metrics, is_cost, measure_of, read_metrics
+from prologue.report.pages import duration, number, percent, read_picture, text, write_page
+from prologue.report.verdict import evidence, headline, key_figures, total_time, verdict
+
+
+def write_report(params: Params, metrics: Path, figures: Path, curves: Path, output: Path) -> dict[str, int]:
+    """Build the report from what the stages left behind; what is missing is marked 'not run'.
+
+    Args:
+        params: the params of this run, printed in full.
+        metrics: folder of STAGE.json.
+        figures: the pictures that stages drew, at any depth.
+        curves: folder of one folder of DVCLive TSVs per training stage.
+        output: the HTML file.
+
+    Returns:
+        Bytes of the page and number of pictures and charts in it.
+
+    Raises:
+        PrologueError: a metrics file is no JSON object or a figure is no image.
+    """
+    known = read_metrics(metrics)
+    tiles = key_figures(params, known)
+    trained = {
+        "tokenizer": True,
+        "attach": params.prologue.mode == "post",
+        "ar": True,
+        "probe": params.probe.protocol == "mae",
+    }
+    page = write_page(
+        "report.html",
+        output,
+        root="",
+        params=params,
+        params_yaml=yaml.safe_dump(params.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        headline=headline(tiles),
+        verdict=verdict(params, known, tiles),
+        evidence=evidence(known),
+        tiles=tiles,
+        pictures={path.stem: read_picture(path) for path in sorted(figures.rglob("*.png"))},
+        charts={
+            STAGES[stage]: Markup(training_curves(curves / stage) or "")
+            for stage, is_trained in trained.items()
+            if is_trained
+        },
+        comparison=_comparison(known),
+        costs=_costs(known),
+        total_time=total_time(known),
+        protocol=_protocol(known),
+    )
+    return {"bytes": len(page.encode()), "figures": page.count("<img ") + page.count("<svg ")}
+
+
+# The tables: every key of every metrics file stands in exactly one of them.
+
+
+def _comparison(metrics: Metrics) -> dict[str, list[dict[str, str]]]:
+    """Rows of known metrics by stage; a measure that a stage which has run did not record is left out."""
+    groups: dict[str, list[dict[str, str]]] = {}
+    for measure in MEASURES:
+        row = {"label": measure.label, "better": measure.better, "paper": measure.paper}
+        rows = groups.setdefault(STAGES[measure.stage], [])
+        if measure.stage not in metrics:
+            rows.append(row | {"key": "", "measured": "not run"})
+        for key, value in metrics.get(measure.stage, {}).items():
+            if re.fullmatch(measure.key, key):
+                share = measure.percent and isinstance(value, int | float)
+                rows.append(row | {"key": key, "measured": percent(value) if share else text(value)})
+    return groups
+
+
+def _costs(metrics: Metrics) -> list[dict[str, Any]]:
+    rows = []
+    for stage in [*STAGES, *(stage for stage in metrics if stage not in STAGES)]:
+        values = metrics.get(stage, {})
+        parameters, rates, state = [], [], []
+        for key, value in values.items():
+            if value is None:  # a stage resumed after its last step has no speed
+                continue
+            if match := re.fullmatch(r"parameters\.?(.*)", key):
+                parameters.append(f"{match[1]} {value:,}".strip())
+            if match := re.fullmatch(r"(\w+)_per_second\.?(.*)", key):
+                rates.append(f"{match[2]} {number(value)} {match[1]}/s".strip())
+            if match := re.fullmatch(r"state_mb\.(.*)", key):
+                state.append(f"{match[1]} {number(value)} MB")
+        rows.append(
+            {
+                "stage": stage,
+                "label": STAGES.get(stage, stage),
+                "time": duration(values["seconds"]) if "seconds" in values else "" if values else "not run",
+                "seconds": values.get("seconds", ""),
+                "megabytes": values.get("peak_memory_mb", ""),
+                "memory": f"{values['peak_memory_mb']:,} MB" if "peak_memory_mb" in values else "",
+                "state": state,
+                "steps": f"{values['steps']:,}" if "steps" in values else "",
+                "parameters": parameters,
+                "rates": rates,
+            }
+        )
+    return rows
+
+
+def _protocol(metrics: Metrics) -> dict[str, list[tuple[str, str]]]:
+    """What the stages recorded beside metrics and costs: seeds, counts, settings, hashes, as written."""
+    protocol = {}
+    for stage, values in metrics.items():
+        rest = [
+            (key, text(value, exact=True))
+            for key, value in values.items()
+            if not is_cost(key) and measure_of(stage, key) is None
+        ]
+        if rest:
+            protocol[stage] = rest
+    return protocol

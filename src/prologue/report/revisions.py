@@ -1,0 +1,109 @@
+"""What a revision holds: params, metrics and the first samples, read by DVC from git and the cache or a remote."""
+
+import math
+import zipfile
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+import numpy as np
+import yaml
+from dvc.api import DVCFileSystem
+from dvc.exceptions import DvcException, NotDvcRepoError
+from dvc.repo import Repo
+from dvc.scm import RevError, resolve_rev
+from dvc_data.index import DataIndexDirError
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from prologue.errors import PrologueError
+from prologue.report.metrics import Metrics, flat, parse_metrics
+
+WORKSPACE = "workspace"
+NOT_AT_HAND = (OSError, DvcException, DataIndexDirError)  # what DVC raises for outputs neither here nor on a remote
+RUNS = {"cfg": "With guidance", "no_cfg": "Without guidance"}
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The first samples of a run: uint8 (N, H, W, 3) and the names of their classes."""
+
+    images: NDArray[np.uint8]
+    classes: list[str]
+
+
+@dataclass(frozen=True)
+class Revision:
+    """An experiment, commit, branch or the workspace, as far as a comparison needs it."""
+
+    name: str
+    commit: str  # empty for the workspace
+    params: dict[str, Any]  # by dotted key
+    metrics: Metrics
+    samples: dict[str, Samples] = field(default_factory=dict)  # by run
+    missing: str = ""  # why there are no samples
+
+
+def read_revision(name: str, images: int) -> Revision:
+    """Read what `name` stands for in the project of the current folder.
+
+    Args:
+        name: anything that DVC or git resolves, or 'workspace'.
+        images: how many samples of each run.
+
+    Raises:
+        PrologueError: there is no such revision, or it holds no params or no metrics.
+    """
+    commit = "" if name == WORKSPACE else _resolve(name)
+    files = DVCFileSystem(rev=commit or None)
+    try:
+        params = flat(yaml.safe_load(files.read_text("params.yaml")))
+    except FileNotFoundError:
+        raise PrologueError(f"{name} has no params.yaml: is it a revision of this project?") from None
+    metrics = parse_metrics(
+        {_stem(path): files.read_text(path) for path in sorted(files.glob("reports/metrics/*.json"))}
+    )
+    if not metrics:
+        raise PrologueError(f"{name} has no reports/metrics/*.json: run `dvc repro` there first")
+    try:
+        samples, missing = _read_samples(files, images), ""
+    except NOT_AT_HAND as error:
+        samples, missing = {}, str(error)
+    return Revision(name, commit[:10], params, metrics, samples, missing)
+
+
+def _resolve(name: str) -> str:
+    """Commit of a revision. Raises PrologueError."""
+    try:
+        with Repo() as repo:
+            return str(resolve_rev(repo.scm, name))
+    except NotDvcRepoError:
+        raise PrologueError("this is no DVC project: run from the root of the project") from None
+    except RevError:
+        advice = "give an experiment (`dvc exp list`), a commit, branch or tag"
+        raise PrologueError(f"there is no revision {name}: {advice}") from None
+
+
+def _stem(path: str) -> str:
+    return path.rsplit("/", 1)[-1].removesuffix(".json")
+
+
+def _read_samples(files: DVCFileSystem, count: int) -> dict[str, Samples]:
+    """The first samples of each run. Raises one of NOT_AT_HAND where they cannot be had."""
+    names = yaml.safe_load(files.read_text("data/tokens/manifest.json"))["classes"]
+    samples = {}
+    for run in RUNS:
+        with files.open(f"data/samples/{run}.npz", "rb") as file, zipfile.ZipFile(file) as arrays:
+            with arrays.open("arr_0.npy") as array:
+                images = _first(array, count)
+            with arrays.open("arr_1.npy") as array:
+                labels = _first(array, count)
+        samples[run] = Samples(images, [str(names[label]) for label in labels])
+    return samples
+
+
+def _first(file: IO[bytes], count: int) -> NDArray[Any]:
+    """The first rows of a .npy file; the rest, which may be gigabytes, is not read."""
+    npy.read_magic(file)
+    shape, _, dtype = npy.read_array_header_1_0(file)
+    shape = (min(count, shape[0]), *shape[1:])
+    return np.frombuffer(file.read(math.prod(shape) * dtype.itemsize), dtype).reshape(shape)

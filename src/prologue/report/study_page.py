@@ -1,0 +1,193 @@
+"""A page per study: its question, the table that answers it beside the paper's values, its figures; and the list."""
+
+import json
+from datetime import datetime
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import Image
+from pydantic import BaseModel, ValidationError
+
+from prologue.errors import PrologueError
+from prologue.report.pages import number, write_page
+
+STUDY = "study.json"
+Value = float | None
+
+
+class Column(BaseModel):
+    """A metric of the table: its key in the rows, and what the paper calls what it measured."""
+
+    key: str
+    label: str
+    better: Literal["lower", "higher", ""] = ""
+    paper: str = ""
+
+
+class Row(BaseModel):
+    """One experiment of the study."""
+
+    label: str
+    overrides: dict[str, Any] = {}
+    status: Literal["done", "failed", "not run"]
+    reason: str = ""
+    commit: str = ""
+    params: dict[str, Any] = {}
+    metrics: dict[str, Value] = {}
+    paper: dict[str, Value] = {}
+
+    def measured(self, column: Column) -> Value:
+        """The row's value of a metric; None where it has none, or is not done."""
+        return self.metrics.get(column.key) if self.status == "done" else None
+
+
+class StudyFigure(BaseModel):
+    """A picture beside study.json."""
+
+    file: str
+    png: str = ""
+    title: str
+    caption: str = ""
+    alt: str
+
+
+class Study(BaseModel):
+    """A study.json."""
+
+    name: str
+    title: str
+    question: str
+    scale: str
+    commit: str = ""
+    created: datetime
+    columns: list[Column]
+    rows: list[Row]
+    figures: list[StudyFigure] = []
+
+    @property
+    def state(self) -> str:
+        """How many rows are done, failed, not run."""
+        counts = {status: sum(row.status == status for row in self.rows) for status in ("done", "failed", "not run")}
+        rest = "".join(f", {count} {status}" for status, count in counts.items() if count and status != "done")
+        return f"{counts['done']} of {len(self.rows)} rows done{rest}"
+
+
+def read_study(path: Path) -> Study:
+    """Read a study.json. Raises PrologueError for one that is missing or does not hold a study."""
+    try:
+        return Study.model_validate_json(path.read_text())
+    except FileNotFoundError:
+        raise PrologueError(f"{path} not found: run the study first") from None
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, it['loc']))}: {it['msg']}" for it in error.errors())
+        raise PrologueError(f"{path} holds no study: {problems}") from None
+
+
+def write_study_page(folder: Path) -> Path:
+    """Turn FOLDER/study.json into FOLDER/index.html and list all studies in the folder above.
+
+    Pictures stay files of the folder. Returns the page.
+
+    Raises:
+        PrologueError: the study.json, or another of the list, is missing or holds no study.
+    """
+    study = read_study(folder / STUDY)
+    paper = [column for column in study.columns if any(row.paper.get(column.key) is not None for row in study.rows)]
+    write_page(
+        "study.html",
+        folder / "index.html",
+        root="../../",
+        study=study,
+        findings=findings(study),
+        table=[_table_row(study, row, paper) for row in study.rows],
+        paper=paper,
+        figures=[_figure(folder, figure) for figure in study.figures],
+        shared=_shared_params(study),
+    )
+    write_study_list(folder.parent)
+    return folder / "index.html"
+
+
+def write_study_list(folder: Path) -> Path:
+    """Write the list of the studies below a folder. Raises PrologueError as `read_study`. Returns the page."""
+    studies = {path.parent.name: read_study(path) for path in sorted(folder.glob(f"*/{STUDY}"))}
+    listed = [
+        {"folder": name, "study": study, "finding": next(iter(findings(study)), "")} for name, study in studies.items()
+    ]
+    write_page("studies.html", folder / "index.html", root="../", studies=listed)
+    return folder / "index.html"
+
+
+def findings(study: Study) -> list[str]:
+    """What the table says, one sentence a metric: which row is best, how many rows stand in the paper's order."""
+    sentences = []
+    for column in study.columns:
+        measured = _ranked(study, column)
+        if not column.better or len(measured) < 2:
+            continue
+        (best, value), (second, next_value) = measured[:2]
+        tie = value == next_value
+        said = f"{best.label} and {second.label} are equal" if tie else f"{best.label} is best"
+        rest = "" if tie else f", before {second.label} with {number(next_value)}"
+        sentences.append(f"{column.label}: {said} with {number(value)}{rest}.{_paper_order(measured, column)}")
+    return sentences
+
+
+def _ranked(study: Study, column: Column) -> list[tuple[Row, float]]:
+    """Measured rows of a metric, the best first."""
+    measured = [(row, value) for row in study.rows if (value := row.measured(column)) is not None]
+    return sorted(measured, key=lambda item: item[1], reverse=column.better == "higher")
+
+
+def _paper_order(ranked: list[tuple[Row, float]], column: Column) -> str:
+    """How many pairs of rows stand in the paper's order; empty where the paper orders none."""
+    sign = -1 if column.better == "higher" else 1
+    same, pairs = 0, 0
+    for (first, value), (second, other) in combinations(ranked, 2):
+        paper, other_paper = first.paper.get(column.key), second.paper.get(column.key)
+        if paper is None or other_paper is None or paper == other_paper:
+            continue
+        pairs += 1
+        same += value != other and sign * (other_paper - paper) > 0
+    if not pairs:
+        return ""
+    return f" {same} of {pairs} pairs of rows {'stands' if same == 1 else 'stand'} in the paper's order."
+
+
+def _table_row(study: Study, row: Row, paper: list[Column]) -> dict[str, Any]:
+    best = {column.key: ranked[0][1] for column in study.columns if len(ranked := _ranked(study, column)) > 1}
+    measured = [(column, row.measured(column)) for column in study.columns]
+    return {
+        "row": row,
+        "measured": [
+            _cell(value) | {"best": bool(column.better) and value is not None and value == best.get(column.key)}
+            for column, value in measured
+        ],
+        "paper": [_cell(row.paper.get(column.key)) for column in paper],
+    }
+
+
+def _cell(value: Value) -> dict[str, Any]:
+    return {"text": "" if value is None else number(value), "value": "" if value is None else value}
+
+
+def _figure(folder: Path, figure: StudyFigure) -> dict[str, Any]:
+    """What the page needs of a figure; `file` is empty where it was not drawn, the size 0 where it is not known."""
+    files = [name for name in (figure.file, figure.png) if name and (folder / name).is_file()]
+    width, height = 0, 0
+    for name in files:
+        if name.endswith(".png"):
+            with Image.open(folder / name) as image:
+                width, height = image.size
+    return figure.model_dump() | {"file": next(iter(files), ""), "width": width, "height": height}
+
+
+def _shared_params(study: Study) -> str:
+    """The params that every row which has any has alike, one a line."""
+    known = [row.params for row in study.rows if row.params]
+    if not known:
+        return ""
+    first, *others = known
+    alike = {key: value for key, value in first.items() if all(params.get(key) == value for params in others)}
+    return "\n".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in alike.items())

@@ -1,0 +1,137 @@
+"""Whether a run worked: key figures beside their yardsticks, and the verdict that follows from them."""
+
+import math
+from dataclasses import dataclass
+
+from prologue.params import Params
+from prologue.report.metrics import Metrics, find
+from prologue.report.pages import duration, number, percent
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A key figure beside what would be good; `good` is None where nothing is judged: context, or not run."""
+
+    label: str
+    yardstick: str  # empty for what is never judged
+    value: str = "not run"
+    detail: str = ""
+    sentence: str = ""  # the same in the words of the verdict
+    good: bool | None = None
+
+
+def key_figures(params: Params, metrics: Metrics) -> list[Tile]:
+    """The tiles of the front page, the first ones judged; without a prologue, those of the prologue are left out."""
+    tiles = [_reconstruction_tile(metrics), _generation_tile(metrics), _usage_tile(metrics), _time_tile(metrics)]
+    if params.has_prologue:
+        tiles[2:2] = [_gain_tile(metrics), _probe_tile(metrics)]
+    return tiles
+
+
+def _reconstruction_tile(metrics: Metrics) -> Tile:
+    label, yardstick = "Reconstruction", "at least 20 dB (error a tenth of the range)"
+    psnr = find(metrics, "evaluate_reconstruction", r"psnr")
+    if psnr is None:
+        return Tile(label, yardstick)
+    distance = find(metrics, "evaluate_reconstruction", r"rfid|rfd_\w+")
+    detail = f"{distance[0]} {number(distance[1])}, lower is better" if distance else ""
+    sentence = f"Held-out images come back from their visual tokens at {number(psnr[1])} dB PSNR."
+    return Tile(label, yardstick, f"{number(psnr[1])} dB", detail, sentence, psnr[1] >= 20)
+
+
+def _generation_tile(metrics: Metrics) -> Tile:
+    label, yardstick = "Generation", "lower with guidance than without"
+    guided = find(metrics, "evaluate_generation", r"cfg\.(g?fid|gfd_\w+)")
+    plain = find(metrics, "evaluate_generation", r"no_cfg\.(g?fid|gfd_\w+)")
+    if guided is None or plain is None:
+        return Tile(label, yardstick)
+    name = guided[0].removeprefix("cfg.")
+    detail = f"{name} with guidance, {number(plain[1])} without; lower is better"
+    sentence = (
+        f"Generated images lie {number(guided[1])} from real ones by {name} with guidance and "
+        f"{number(plain[1])} without."
+    )
+    return Tile(label, yardstick, number(guided[1]), detail, sentence, guided[1] < plain[1])
+
+
+def _gain_tile(metrics: Metrics) -> Tile:
+    label, yardstick = "Prologue information gain", "more than 1 nat"
+    gain = find(metrics, "evaluate_likelihood", r"prologue_gain_nats")
+    if gain is None:
+        return Tile(label, yardstick)
+    detail = "per image, on its visual tokens: own prologue against another's of the same class"
+    sentence = f"Knowing an image's own prologue saves {number(gain[1])} nats on its visual tokens."
+    return Tile(label, yardstick, f"{number(gain[1])} nats", detail, sentence, gain[1] > 1)
+
+
+def _probe_tile(metrics: Metrics) -> Tile:
+    label, yardstick = "Linear probe of the prologue", "above the first visual tokens by two standard errors"
+    prologue = find(metrics, "probe", r"prologue_\w*top1")
+    visual = find(metrics, "probe", r"visual_\w*top1")
+    if prologue is None or visual is None:
+        return Tile(label, yardstick)
+    detail = f"top-1 accuracy; {percent(visual[1])} on the first visual tokens"
+    images = metrics["probe"]["val_images"]
+    error = math.sqrt(sum(share * (1 - share) for share in (prologue[1], visual[1])) / images)
+    return Tile(label, yardstick, percent(prologue[1]), detail, good=prologue[1] - visual[1] > 2 * error)
+
+
+def _usage_tile(metrics: Metrics) -> Tile:
+    label, yardstick = "Codebook usage", "more than half of the visual codes"
+    visual = find(metrics, "evaluate_reconstruction", r"visual_usage")
+    prologue = find(metrics, "evaluate_reconstruction", r"prologue_usage")
+    if visual is None:
+        return Tile(label, yardstick)
+    detail = "of the visual codes" + (f", {percent(prologue[1])} of the prologue codes" if prologue else "")
+    return Tile(label, yardstick, percent(visual[1]), detail, good=visual[1] > 0.5)
+
+
+def _time_tile(metrics: Metrics) -> Tile:
+    memory = max((values.get("peak_memory_mb", 0) for values in metrics.values()), default=0)
+    detail = f"over {len(metrics)} stages; at most {memory:,} MB of memory" if metrics else ""
+    return Tile("Wall time", "", total_time(metrics), detail)
+
+
+def headline(tiles: list[Tile]) -> str:
+    """Whether it worked, in one line: how many of the checks hold, and how many were not run."""
+    judged = [tile for tile in tiles if tile.good is not None]
+    met = sum(tile.good is True for tile in judged)
+    missing = sum(bool(tile.yardstick) for tile in tiles) - len(judged)
+    if not judged:
+        return "Nothing to judge yet: the evaluation stages were not run."
+    if missing:
+        return f"Incomplete: {met} of {len(judged)} checks hold, {missing} not run."
+    if met == len(judged):
+        return f"It worked: all {met} checks hold."
+    return f"It worked in part: {met} of {len(judged)} checks hold." if met else "It did not work: no check holds."
+
+
+def verdict(params: Params, metrics: Metrics, tiles: list[Tile]) -> str:
+    """One paragraph in plain words: what was trained on what, what came out, what falls short."""
+    sentences = [tile.sentence for tile in tiles if tile.sentence]
+    short = [f"{tile.label.lower()} ({tile.value})" for tile in tiles if tile.good is False]
+    if short:
+        sentences.append(f"Not met: {', '.join(short)}.")
+    shards = metrics.get("shards", {})
+    if {"train.images", "classes"} <= shards.keys():
+        learned = (
+            f"A tokenizer and an AR model learned from {shards['train.images']:,} images of {shards['classes']:,} "
+        )
+        sentences.insert(0, f"{learned}classes at {params.data.image_size} px ({params.data.source.name}).")
+    return " ".join(sentences)
+
+
+def evidence(metrics: Metrics) -> str:
+    """How one can know, in a sentence or two."""
+    images = metrics.get("shards", {}).get("val.images")
+    held_out = f"on {images:,} validation images that no training saw" if images else "on held-out images"
+    return (
+        f"Every check compares a number measured {held_out} with a yardstick that was set before the run. "
+        "None of them replaces looking: see the samples below."
+    )
+
+
+def total_time(metrics: Metrics) -> str:
+    """Wall time of all stages that have run, as text."""
+    seconds = sum(values.get("seconds", 0) for values in metrics.values())
+    return duration(seconds) if metrics else "not run"
