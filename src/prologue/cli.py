@@ -54,6 +54,13 @@ def main() -> None:
     evaluate.add_argument("--output", type=Path, help="also write the metrics to this JSON file")
     evaluate.set_defaults(run=print_evaluation)
 
+    study = commands.add_parser("study", help="run a table or figure of the paper as experiments")
+    study.add_argument("name", help="of a file in studies/")
+    study.add_argument("--scale", default="default", help="smoke, default or imagenet (default: %(default)s)")
+    study.add_argument("--plan", action="store_true", help="only show what would run")
+    study.add_argument("--jobs", type=int, default=1, help="experiments at once (default: %(default)s)")
+    study.set_defaults(run=lambda given: run_study(given.name, given.scale, given.plan, given.jobs))
+
     compare = commands.add_parser("compare", help="write a page that compares two experiments, commits or branches")
     compare.add_argument("first", help="anything that DVC or git resolves")
     compare.add_argument("second", nargs="?", default="workspace", help="the same (default: the %(default)s)")
@@ -100,6 +107,16 @@ def print_evaluation(given: argparse.Namespace) -> None:
     Console().print(table)
     if given.output:
         write_json(given.output, metrics)
+
+
+def run_study(name: str, scale: str, plan: bool, jobs: int) -> None:
+    """Show the plan of a study, or run it and print where its results are. Raises PrologueError as its parts do."""
+    from prologue.studies.study import print_plan, run  # needs DVC, which takes seconds to load
+
+    if plan:
+        print_plan(name, scale)
+    else:
+        run(name, scale, jobs)
 
 
 def write_comparison(first: str, second: str, images: int) -> None:

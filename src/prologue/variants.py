@@ -69,22 +69,33 @@ def _dotted(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, obj
 
 def apply_overrides(overrides: Overrides, path: Path = PARAMS_FILE) -> Params:
     """A file's params with dotted keys overridden. Raises ParamsError for keys or values that do not fit."""
-    values = yaml.safe_load(path.read_text())
+    return validate(override(overrides, path), str(path))
+
+
+def override(overrides: Overrides, path: Path = PARAMS_FILE) -> dict[str, Any]:
+    """A file's plain values with dotted keys overridden. Raises ParamsError for a section that does not exist."""
+    values: dict[str, Any] = yaml.safe_load(path.read_text())
     for key, value in overrides.items():
-        section = values
+        section: Any = values
         *parents, last = key.split(".")
         for parent in parents:
             section = section.get(parent)
             if not isinstance(section, dict):
                 raise ParamsError(f"{key}: there is no section {parent} in {path}")
         section[last] = value
-    return validate(values, str(path))
+    return values
 
 
 def experiment_flags(overrides: Overrides) -> list[str]:
     """Overrides as the words of `dvc exp run -S key=value ...`."""
     words = []
     for key, value in overrides.items():
-        text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-        words += ["-S", f"{key}={text}"]
+        words += ["-S", f"{key}={_text(value)}"]
     return words
+
+
+def _text(value: object) -> str:
+    """A value as DVC reads it, without spaces, at which a shell would split it."""
+    if isinstance(value, list):
+        return f"[{','.join(map(_text, value))}]"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

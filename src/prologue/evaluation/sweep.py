@@ -1,6 +1,7 @@
 """Generation measured over the values of one sampling setting, such as the guidance scale (Fig. A1)."""
 
 import copy
+import os
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from prologue.sampling.generation import TokenSampler
 from prologue.sampling.images import choices_of, guidance_of, sample_images, token_samplers
 from prologue.sampling.samples import class_turns
 
-WORK = Path(".work/sweep")
+WORK = Path(os.environ.get("PROLOGUE_WORK", ".work")) / "sweep"
 
 
 def sweep_sampling(

@@ -1,14 +1,18 @@
 """All training state in one named object, saved atomically and found again by a fingerprint of what made it.
 
-A work directory `.work/STAGE/FINGERPRINT/` holds `step_N/` checkpoints. Every random draw of training is seeded by the
-step, so the step number stands for the state of every generator and for the data position.
+A work directory `.work/STAGE/FINGERPRINT/` holds `step_N/` checkpoints; `PROLOGUE_WORK` takes the place of `.work`.
+Every random draw of training is seeded by the step, so the step number stands for the state of every generator and for
+the data position.
 """
 
+import fcntl
 import json
+import os
 import shutil
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -19,8 +23,9 @@ from prologue.errors import PrologueError
 from prologue.files import read_json, remove, replacing, sha256
 from prologue.launch import is_main_process
 
-WORK = Path(".work")
-FINISHED = "finished"
+WORK = Path(os.environ.get("PROLOGUE_WORK", ".work"))
+FINISHED, LOCK = "finished", "lock"
+claimed: dict[Path, IO[str]] = {}  # work directories of this process, and the files whose locks it holds till it ends
 
 
 @dataclass
@@ -50,6 +55,7 @@ class Checkpoints:
         self.folder = WORK / stage / key
         self.curves = self.folder / "curves"
         if is_main_process():
+            _claim(self.folder)
             for marker in (WORK / stage).glob(f"*/{FINISHED}"):
                 if marker.parent != self.folder:
                     remove(marker.parent)
@@ -115,6 +121,15 @@ class Checkpoints:
         for name, module in state.modules.items():
             module.load_state_dict(_under(modules, name))
         _load_optimizers(state, load_file(path / "optimizers.safetensors"))
+
+
+def _claim(folder: Path) -> None:
+    """Wait until no other launch works in a directory: two experiments at once may share a tokenizer."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if folder.resolve() not in claimed:
+        file = (folder / LOCK).open("w")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        claimed[folder.resolve()] = file
 
 
 def _module_tensors(state: TrainingState) -> dict[str, Tensor]:

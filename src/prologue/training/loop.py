@@ -88,6 +88,7 @@ def train(
         PrologueError: a loss or gradient is not finite; the message names the step, the term and the module.
         Stopped: Ctrl-C or SIGTERM; a checkpoint of the last step is saved.
     """
+    accelerator.wait_for_everyone()  # the main process may have waited for the work directory
     start, steps = checkpoints.resume(task.state), task.schedule.steps
     curves = Curves(checkpoints.curves, accelerator.is_main_process)
     recent: list[dict[str, float]] = []

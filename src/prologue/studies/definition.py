@@ -1,0 +1,150 @@
+"""A study as it is written in studies/NAME.yaml: rows of variants and overrides, and what is compared.
+
+title: ...
+question: ...
+columns: [rfd, gfd]               # of studies/columns.py
+rows:
+- label: 2D                       # {} stands for the value of the row's only override
+  variants: [2d]                  # or by scale, {smoke: [...], imagenet: [...]}; other scales are without the row
+  overrides: {prologue.tau: 0.1}  # params of the row
+  times: {prologue.tokens: 4}     # params as multiples of what they are at this scale
+  group: 2D                       # the line of a figure that the row is a point of
+  paper: {rfd: 2.15}              # the paper's values
+figures:
+- {kind: lines, x: prologue.ar_weight, y: [rfd, gfd], title: ..., caption: ...}
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, field_validator
+
+from prologue.errors import PrologueError
+from prologue.params import Params, Section
+from prologue.report.metrics import flat
+from prologue.studies.columns import MEASUREMENTS
+from prologue.variants import Overrides, apply_overrides, load_variants
+
+STUDIES = Path("studies")
+SCALES: dict[str, list[str]] = {"smoke": ["smoke"], "default": [], "imagenet": ["imagenet_b_b"]}
+
+
+class RowDefinition(Section):
+    """A row: an experiment on top of the scale's own params."""
+
+    label: str
+    variants: list[str] | dict[str, list[str]] = Field(default_factory=list)
+    overrides: dict[str, Any] = Field(default_factory=dict)
+    times: dict[str, float] = Field(default_factory=dict)
+    group: str = ""
+    paper: dict[str, float] = Field(default_factory=dict)
+
+
+class FigureDefinition(Section):
+    """A figure: bars of columns by row, lines of columns over a param or column, or the rows' sweeps."""
+
+    kind: Literal["bars", "lines", "sweep"]
+    title: str
+    caption: str
+    x: str = ""
+    y: list[str]
+    log: bool = False
+
+
+class StudyDefinition(Section):
+    """The file of a study."""
+
+    title: str
+    question: str
+    columns: list[str]
+    rows: list[RowDefinition]
+    figures: list[FigureDefinition] = Field(default_factory=list)
+
+    @field_validator("columns")
+    @classmethod
+    def known(cls, columns: list[str]) -> list[str]:
+        """Refuse columns that nothing measures."""
+        unknown = sorted(set(columns) - MEASUREMENTS.keys())
+        if unknown:
+            raise ValueError(f"nothing measures {', '.join(unknown)}; known: {', '.join(MEASUREMENTS)}")
+        return columns
+
+    @property
+    def measured(self) -> list[str]:
+        """Keys of all measurements that table and figures need."""
+        axes = [key for figure in self.figures for key in (figure.x, *figure.y) if key in MEASUREMENTS]
+        sweeps = ["sweep" for figure in self.figures if figure.kind == "sweep"]
+        return list(dict.fromkeys([*self.columns, *axes, *sweeps]))
+
+    @property
+    def stages(self) -> list[str]:
+        """The stages that measure them: a row runs these and what they depend on."""
+        return sorted({MEASUREMENTS[key].stage for key in self.measured})
+
+
+@dataclass(frozen=True)
+class StudyRow:
+    """A row at a scale: its name as an experiment, all that it overrides, and the params that follow."""
+
+    name: str
+    label: str
+    group: str
+    paper: dict[str, float]
+    overrides: Overrides
+    params: Params
+
+
+def load_study(name: str) -> StudyDefinition:
+    """Read studies/NAME.yaml. Raises PrologueError for a study that is unknown or badly written."""
+    path = STUDIES / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in STUDIES.glob("*.yaml")))
+        raise PrologueError(f"there is no study {name}; known: {known}")
+    try:
+        return StudyDefinition.model_validate(yaml.safe_load(path.read_text()))
+    except (ValidationError, yaml.YAMLError) as error:
+        raise PrologueError(f"{path} cannot be used: {error}") from None
+
+
+def rows_at(study: StudyDefinition, name: str, scale: str) -> list[StudyRow]:
+    """The rows of a study at a scale.
+
+    Raises:
+        PrologueError: the scale is unknown, or no row exists at it.
+        ParamsError: params.yaml with a row's overrides would be refused.
+    """
+    if scale not in SCALES:
+        raise PrologueError(f"there is no scale {scale}; known: {', '.join(SCALES)}")
+    rows = []
+    for row in study.rows:
+        variants = row.variants if isinstance(row.variants, list) else row.variants.get(scale)
+        if variants is not None:
+            rows.append(_row_at(row, [*SCALES[scale], *variants], f"{name}-{scale}", study.stages))
+    if not rows:
+        raise PrologueError(f"study {name} has no rows at the scale {scale}")
+    return rows
+
+
+def _row_at(row: RowDefinition, variants: list[str], prefix: str, stages: list[str]) -> StudyRow:
+    base = load_variants(variants) if variants else {}
+    before = flat(apply_overrides(base).model_dump(mode="json"))
+    unknown = sorted(row.times.keys() - before.keys())
+    if unknown:
+        raise PrologueError(f"row {row.label}: times: there is no param {unknown[0]}")
+    multiplied = {key: _times(before[key], factor) for key, factor in row.times.items()}
+    own = row.overrides | multiplied
+    overrides = base | own
+    label = row.label.format(*(f"{value:g}" if isinstance(value, float) else value for value in own.values()))
+    identity = hashlib.sha256(json.dumps([overrides, stages], sort_keys=True).encode()).hexdigest()[:6]
+    name = f"{prefix}-{re.sub(r'[^a-z0-9]+', '-', label.lower()).strip('-')}-{identity}"
+    return StudyRow(name, label, row.group, row.paper, overrides, apply_overrides(overrides))
+
+
+def _times(value: Any, factor: float) -> Any:
+    """A count or number multiplied; counts stay counts."""
+    return max(1, round(value * factor)) if isinstance(value, int) else value * factor
