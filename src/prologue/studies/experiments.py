@@ -2,8 +2,10 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +20,7 @@ from prologue.variants import experiment_flags, override
 CODE = ("src", "stages", "dvc.yaml")  # an experiment of other code is not this row
 POLL = 2.0  # seconds between two looks at the queue
 PATIENCE = 10  # looks at a queue that nobody works on, before workers are started again
+ENDED = ("Success", "Failed")
 STAGE_ERROR = re.compile(r"^(\w+): (.+)$", re.MULTILINE)
 
 
@@ -54,6 +57,7 @@ def run_rows(rows: list[StudyRow], stages: list[str], jobs: int) -> None:
     try:
         _follow(missing, jobs)
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # impatience must not leave workers behind
         _dvc("queue", "stop", "--kill")
         raise PrologueError("stopped; run the same command to go on") from None
 
@@ -75,7 +79,10 @@ def failure(row: StudyRow) -> str | None:
 
 
 def _follow(rows: Mapping[str, StudyRow], jobs: int) -> None:
-    """Start workers and print what becomes of the rows until none is waiting or running."""
+    """Start workers and print what becomes of the rows until all have ended, well or not.
+
+    Between waiting and running an experiment is in no list of DVC's; one that stays in none is lost, and given up.
+    """
     shown: dict[str, str] = {}
     idle = PATIENCE
     while True:
@@ -84,10 +91,12 @@ def _follow(rows: Mapping[str, StudyRow], jobs: int) -> None:
             if shown.get(name) != state:
                 print(f"{time.strftime('%H:%M:%S')}  {rows[name].label}: {state.lower()}", flush=True)
         shown = states
-        if not {"Queued", "Running"} & set(states.values()):
+        if all(states.get(name) in ENDED for name in rows):
             return
         idle = idle + 1 if "Running" not in states.values() else 0
         if idle > PATIENCE:
+            if "Queued" not in states.values():
+                return
             _dvc("queue", "start", "--jobs", str(jobs))
             idle = 0
         time.sleep(POLL)
@@ -107,10 +116,20 @@ def _dvc(*words: str) -> str:
         "PYTHONPATH": "src",  # an experiment runs in a folder of its own, with its own copy of the code
         "PROLOGUE_WORK": os.environ.get("PROLOGUE_WORK", str(Path(".work").resolve())),
     }
-    ran = subprocess.run([python, "-m", "dvc", *words], capture_output=True, text=True, env=environment, check=False)
+    with tempfile.TemporaryFile("w+") as output:  # a pipe would stay open as long as the workers that DVC starts
+        ran = subprocess.run(
+            [python, "-m", "dvc", *words],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            check=False,
+            start_new_session=True,  # Ctrl-C is for this process alone
+        )
+        output.seek(0)
+        said = output.read()
     if ran.returncode:
-        raise PrologueError(f"dvc {' '.join(words)}: {(ran.stderr or ran.stdout).strip()}")
-    return ran.stdout
+        raise PrologueError(f"dvc {' '.join(words)}: {said.strip()}")
+    return said
 
 
 def git(*words: str) -> str:

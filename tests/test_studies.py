@@ -1,0 +1,146 @@
+"""Studies: what their files say, what a plan foretells, and a run that is interrupted, goes on and reports failures."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from conftest import ROOT, TINY
+from test_dag import Clone
+
+from prologue.errors import PrologueError
+from prologue.params import load_params
+from prologue.studies.definition import SCALES, STUDIES, load_study, rows_at
+from prologue.studies.figures import Point, draw_figure
+
+NAMES = sorted(path.stem for path in (ROOT / STUDIES).glob("*.yaml"))
+SMALL = {
+    "title": "Small",
+    "question": "Does it run?",
+    "columns": ["psnr", "rfd"],
+    "rows": [
+        {"label": "2D", "variants": ["2d"], "paper": {"psnr": 20.71}},
+        {"label": "broken", "overrides": {"data.classes": ["nothing"]}},
+        {"label": "Post, {} tokens", "variants": ["post"], "times": {"prologue.tokens": 2}},
+    ],
+    "figures": [{"kind": "bars", "y": ["psnr"], "title": "PSNR", "caption": "Higher is better."}],
+}
+
+
+@pytest.fixture(autouse=True)
+def _in_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_study_has_valid_and_different_rows_at_every_scale(name: str, scale: str) -> None:
+    study = load_study(name)
+    rows = rows_at(study, name, scale)
+    assert len({row.name for row in rows}) == len({row.label for row in rows}) == len(rows)
+    assert all(re.fullmatch(r"[a-zA-Z0-9-]+", row.name) for row in rows)
+    assert all(row.paper.keys() <= set(study.columns) for row in rows)
+    if scale == "smoke":  # shards and reference of the default run are used again
+        data = load_params().data
+        assert all(row.params.data == data for row in rows)
+
+
+def test_the_ablation_has_the_papers_values_at_its_scale_and_as_many_times_less_at_others() -> None:
+    study = load_study("tableA1")
+    values = {
+        scale: [
+            (row.params.prologue.codebook, row.params.prologue.tokens, round(row.params.prologue.tau, 9))
+            for row in rows_at(study, "tableA1", scale)[:7]
+        ]
+        for scale in ("imagenet", "default")
+    }
+    assert values["imagenet"][:5] == [(1024, 16, 0.1), (256, 16, 0.1), (4096, 16, 0.1), (1024, 4, 0.1), (1024, 64, 0.1)]
+    assert values["imagenet"][5:] == [(1024, 16, 0.01), (1024, 16, 1.0)]
+    assert values["default"][:5] == [(128, 8, 1.0), (32, 8, 1.0), (512, 8, 1.0), (128, 2, 1.0), (128, 32, 1.0)]
+
+
+def test_bad_studies_are_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(PrologueError, match="there is no study table9; known: fig5"):
+        load_study("table9")
+    with pytest.raises(PrologueError, match="there is no scale huge; known: smoke"):
+        rows_at(load_study("table1"), "table1", "huge")
+    for change, message in (
+        ({"columns": ["speed"]}, "nothing measures speed"),
+        ({"rows": [{"label": "a", "color": 1}]}, "color"),
+        ({"rows": [{"label": "a", "times": {"prologue.size": 2}}]}, r"there is no param prologue\.size"),
+        ({"rows": [{"label": "a", "variants": {"imagenet": []}}]}, "no rows at the scale smoke"),
+    ):
+        monkeypatch.chdir(ROOT)
+        (tmp_path / "studies").mkdir(exist_ok=True)
+        (tmp_path / "studies" / "bad.yaml").write_text(yaml.safe_dump(SMALL | change))
+        with monkeypatch.context() as patch:
+            patch.setattr("prologue.studies.definition.STUDIES", tmp_path / "studies")
+            with pytest.raises(PrologueError, match=message):
+                rows_at(load_study("bad"), "bad", "smoke")
+
+
+def test_figures_say_what_they_show(tmp_path: Path) -> None:
+    figures = {figure.kind: figure for name in ("table1", "fig5", "figA1") for figure in load_study(name).figures}
+    sweep = pd.DataFrame({"visual.guidance": [2.0, 1.0], "gfd_lite2": [8.0, 9.0], "is_lite2": [3.0, 2.0]})
+    points = [
+        Point("a", "into a", {"prologue.ar_weight": 0.1, "rfd": 2.5, "gfd": 4.0, "gfd_plain": 9.0}, sweep),
+        Point("b", "into a", {"prologue.ar_weight": 0.01, "rfd": 3.5, "gfd": 5.0, "gfd_plain": 8.0}, None),
+        Point("alone", "alone", {"prologue.ar_weight": 3.0, "rfd": 1.5, "gfd": None, "gfd_plain": 7.0}, None),
+    ]
+    told = {kind: draw_figure(figure, points, {}, tmp_path / f"{kind}.svg") for kind, figure in figures.items()}
+    assert told["bars"] is not None
+    assert "gfd: a 4; b 5." in told["bars"]
+    assert "rfd: into a 3.5 at 0.01, 2.5 at 0.1; alone 1.5 at 3" in str(told["lines"])
+    assert "a from 9 to 8" in str(told["sweep"])
+    for kind in told:
+        assert (tmp_path / f"{kind}.svg").stat().st_size > 1000
+        assert (tmp_path / f"{kind}.png").stat().st_size > 1000
+    assert draw_figure(figures["sweep"], points[1:], {}, tmp_path / "none.svg") is None
+    assert not (tmp_path / "none.svg").exists()
+
+
+def test_a_study_survives_interruption_and_failing_rows_and_reruns_nothing_that_is_done(tmp_path: Path) -> None:
+    clone = Clone(tmp_path / "clone")
+    clone.change(TINY | {"data.source": "photos", "data.val_fraction": 0.2})
+    (clone.folder / "studies").mkdir()
+    (clone.folder / "studies" / "small.yaml").write_text(yaml.safe_dump(SMALL))
+    clone.run("git", "add", "-A")
+    clone.run("git", "commit", "-qm", "study")
+    assert clone.stages_run("repro", "reference") == {"shards", "reference"}
+    plan = clone.run("prologue", "study", "small", "--plan").stdout
+    assert "shards, reference" in " ".join(plan.split())
+    assert "3 experiments to run" in plan
+
+    command = [Path(sys.executable).parent / "prologue", "study", "small"]
+    first = subprocess.Popen(command, cwd=clone.folder, env=clone.env, stdout=subprocess.PIPE, text=True)
+    assert first.stdout is not None
+    for line in first.stdout:
+        if line.rstrip().endswith(": success"):  # DVC's queue has an order of its own
+            break
+    done = line.split("  ")[1].removesuffix(": success\n")
+    first.send_signal(signal.SIGINT)
+    assert "1 of 3 rows done" in first.stdout.read()
+    assert first.wait(timeout=120) == 1
+
+    plan = clone.run("prologue", "study", "small", "--plan").stdout
+    assert "2 experiments to run" in plan
+    again = clone.run("prologue", "study", "small")
+    assert again.returncode == 1
+    assert "1 rows failed: broken; the table says why" in again.stderr
+    assert f"{done}:" not in again.stdout  # it was not run again
+    results = clone.folder / "reports" / "studies" / "small"
+    study = json.loads((results / "study.json").read_text())
+    assert [row["status"] for row in study["rows"]] == ["done", "failed", "done"]
+    assert study["rows"][1]["reason"].startswith("shards: ")
+    assert "nothing" in study["rows"][1]["reason"]
+    assert study["rows"][2]["label"] == "Post, 6 tokens"
+    assert study["rows"][2]["params"]["prologue.tokens"] == 6
+    assert study["rows"][0]["metrics"]["psnr"] == study["rows"][2]["metrics"]["psnr"]  # of the same frozen tokenizer
+    table = pd.read_csv(results / "table.csv")
+    assert table["paper (ImageNet 256): PSNR"][0] == 20.71
+    assert {"index.html", "table.md", "figure_1.svg", "figure_1.png"} <= {path.name for path in results.iterdir()}
