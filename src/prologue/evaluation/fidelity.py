@@ -75,7 +75,8 @@ def precision_recall(generated: Tensor, real: Tensor, neighbours: int) -> tuple[
 def kernel_distance(generated: Tensor, real: Tensor) -> tuple[float, float]:
     """Kernel distance (KID) of float features (N, D) and (M, D): mean and standard deviation over 100 random subsets.
 
-    The kernel is (x y / D + 1)^3; subsets have 1,000 images of each side, or all of the smaller side.
+    The kernel is (x y / D + 1)^3; subsets have 1,000 images of each side, or all of the smaller side. Where they would
+    all be the same there is one, and no deviation.
 
     Raises:
         PrologueError: unusable features.
@@ -83,7 +84,8 @@ def kernel_distance(generated: Tensor, real: Tensor) -> tuple[float, float]:
     a, b = _checked(generated, least=2), _checked(real, least=2)
     _same_network(a.shape[1], b.shape[1])
     size = min(KID_SUBSET, len(a), len(b))
-    result = kid_features_to_metric(a, b, kid_subsets=KID_SUBSETS, kid_subset_size=size, verbose=False)
+    subsets = 1 if len(a) == len(b) == size else KID_SUBSETS
+    result = kid_features_to_metric(a, b, kid_subsets=subsets, kid_subset_size=size, verbose=False)
     return result["kernel_inception_distance_mean"], result["kernel_inception_distance_std"]
 
 
