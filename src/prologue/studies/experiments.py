@@ -45,21 +45,52 @@ def run_rows(rows: list[StudyRow], stages: list[str], jobs: int) -> None:
         PrologueError: stopped by Ctrl-C. What runs saves a checkpoint first.
     """
     missing = {row.name: row for row in rows if done_commit(row) is None}
-    states = queue_states()
-    stale = [name for name in missing if name in states and states[name] != "Running"]
-    if stale:
-        _dvc("queue", "remove", *stale)
-    for name, row in missing.items():
-        if states.get(name) != "Running":
-            if name in _experiments():
-                _dvc("exp", "remove", name)  # of other params or code
-            _dvc("exp", "run", "--queue", "--name", name, *experiment_flags(row.overrides), *stages)
     try:
+        running = _clear(missing)
+        for name, row in missing.items():
+            if name not in running:
+                if name in _experiments():
+                    _dvc("exp", "remove", name)  # of other params or code
+                _dvc("exp", "run", "--queue", "--name", name, *experiment_flags(row.overrides), *stages)
         _follow(missing, jobs)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # impatience must not leave workers behind
-        _dvc("queue", "stop", "--kill")
+        _stop(missing)
         raise PrologueError("stopped; run the same command to go on") from None
+
+
+def _clear(rows: Mapping[str, StudyRow]) -> set[str]:
+    """Take what an earlier try left of these rows out of DVC's queue; returns those that still run."""
+    states = {name: state for name, state in queue_states().items() if name in rows}
+    running = {name for name, state in states.items() if state == "Running"}
+    with Repo() as repo:
+        alive = bool(repo.experiments.celery_queue.worker_status()) if running else False
+    if not alive:  # they died with their workers, which DVC does not notice by itself
+        for name in running:
+            _dvc("queue", "kill", name)
+        running = set()
+    over = sorted(states.keys() - running)
+    if over:
+        _dvc("queue", "remove", *over)
+    return running
+
+
+def _stop(rows: Mapping[str, StudyRow]) -> None:
+    """End the workers; nothing of these rows stays in DVC's queue but what is done."""
+    states = queue_states()
+    queued = [name for name in rows if states.get(name) == "Queued"]
+    if queued:  # first, or a worker would take the next one
+        _dvc("queue", "remove", *queued)
+    _dvc("queue", "stop", "--kill")
+    running = [name for name in rows if states.get(name) == "Running"]
+    for _ in range(PATIENCE):  # training saves a checkpoint before it ends
+        states = queue_states()
+        if not any(states.get(name) == "Running" for name in running):
+            break
+        time.sleep(POLL)
+    killed = [name for name in running if states.get(name) == "Failed"]
+    if killed:
+        _dvc("queue", "remove", *killed)
 
 
 def queue_states() -> dict[str, str]:
@@ -73,8 +104,8 @@ def failure(row: StudyRow) -> str | None:
     if queue_states().get(row.name) != "Failed":
         return None
     logged = _dvc("queue", "logs", row.name)
-    errors = [f"{stage}: {message}" for stage, message in STAGE_ERROR.findall(logged) if stage.islower()]
-    lines = [line for line in logged.splitlines() if line.strip()]
+    lines = [line for line in re.split(r"[\r\n]+", logged) if line.strip() and "%|" not in line]  # no progress bars
+    errors = [f"{stage}: {message}" for stage, message in STAGE_ERROR.findall("\n".join(lines)) if stage.islower()]
     return errors[-1] if errors else lines[-1] if lines else "no reason was logged"
 
 
