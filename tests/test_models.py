@@ -4,42 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_params
+from small_models import images, make_ar, make_tokenizer
 
 from prologue.errors import PrologueError
-from prologue.models.ar import ARConfig, ARModel, Vocabulary
+from prologue.models.ar import ARModel
 from prologue.models.export import load_tokenizer, save_model
 from prologue.models.quantizers import PrologueQuantizer
-from prologue.models.tokenizer import Tokenizer
 from prologue.models.vit import patchify, unpatchify
-from prologue.params import TransformerParams
-from prologue.plan import plan_tokenizer
 from prologue.training.joint_ar import joint_ar_loss
-from prologue.training.tokenizer import tokenizer_config
-
-
-def make_tokenizer(**overrides: object) -> Tokenizer:
-    torch.manual_seed(0)
-    return Tokenizer(tokenizer_config(plan_tokenizer(tiny_params(**overrides))))
-
-
-def make_ar(tokenizer: Tokenizer) -> ARModel:
-    torch.manual_seed(1)
-    vocabulary = Vocabulary(
-        visual_codebook=32,
-        prologue_codebook=tokenizer.prologue_codebook,
-        visual_tokens=16,
-        prologue_tokens=tokenizer.prologue_tokens,
-        classes=2,
-    )
-    ar = ARModel(ARConfig(vocabulary=vocabulary, transformer=TransformerParams(layers=2, dim=64)))
-    for parameter in ar.parameters():  # far from the start, where gates are almost closed
-        torch.nn.init.normal_(parameter, std=0.3)
-    return ar.eval()
-
-
-def images(count: int = 4) -> torch.Tensor:
-    return torch.randint(0, 256, (count, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
 
 
 def null_classes(ar: ARModel) -> torch.Tensor:
