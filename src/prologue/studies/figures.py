@@ -41,7 +41,7 @@ def draw_figure(figure: FigureDefinition, points: list[Point], labels: dict[str,
             return None
         handles, names = panels[0].get_legend_handles_labels()
         if len(names) > 1:
-            canvas.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)))
+            canvas.legend(handles, names, loc="outside lower center", ncols=len(figure.y))
         save(canvas, path)
     return ". ".join(words)
 
