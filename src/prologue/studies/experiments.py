@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -76,21 +77,20 @@ def _clear(rows: Mapping[str, StudyRow]) -> set[str]:
 
 
 def _stop(rows: Mapping[str, StudyRow]) -> None:
-    """End the workers; nothing of these rows stays in DVC's queue but what is done."""
+    """End the workers; nothing of these rows stays in DVC's queue but what has ended by itself."""
     states = queue_states()
-    queued = [name for name in rows if states.get(name) == "Queued"]
-    if queued:  # first, or a worker would take the next one
-        _dvc("queue", "remove", *queued)
+    unfinished = {name: row for name, row in rows.items() if states.get(name) not in ENDED}
+    for name in unfinished:  # first, or a worker would take the next one
+        if states.get(name) == "Queued":
+            with suppress(PrologueError):  # a worker has just taken it, and is stopped below
+                _dvc("queue", "remove", name)
     _dvc("queue", "stop", "--kill")
-    running = [name for name in rows if states.get(name) == "Running"]
     for _ in range(PATIENCE):  # training saves a checkpoint before it ends
         states = queue_states()
-        if not any(states.get(name) == "Running" for name in running):
+        if not any(states.get(name) == "Running" for name in unfinished):
             break
         time.sleep(POLL)
-    killed = [name for name in running if states.get(name) == "Failed"]
-    if killed:
-        _dvc("queue", "remove", *killed)
+    _clear(unfinished)
 
 
 def queue_states() -> dict[str, str]:
