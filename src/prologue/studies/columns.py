@@ -1,9 +1,8 @@
 """What the tables of studies compare: where each number is found, and what the paper calls its own."""
 
-import re
 from dataclasses import dataclass
 
-from prologue.report.metrics import Metrics
+from prologue.report.metrics import Metrics, find
 from prologue.report.study_page import Column
 
 
@@ -23,11 +22,8 @@ class Measurement:
 
     def find(self, metrics: Metrics) -> tuple[str, float] | None:
         """The key and value among the metrics of an experiment; None where it was not measured."""
-        for pattern in self.keys:
-            for key, value in metrics.get(self.stage, {}).items():
-                if re.fullmatch(pattern, key) and isinstance(value, int | float):
-                    return key, value
-        return None
+        hits = (find(metrics, self.stage, pattern) for pattern in self.keys)
+        return next((hit for hit in hits if hit is not None), None)
 
 
 PROLOGUE_OR_VISUAL = (r"prologue_\w+_top{k}", r"visual_\w+_top{k}")  # the first tokens of each system

@@ -47,10 +47,10 @@ def run_rows(rows: list[StudyRow], stages: list[str], jobs: int) -> None:
     """
     missing = {row.name: row for row in rows if done_commit(row) is None}
     try:
-        running = _clear(missing)
+        running, existing = _clear(missing), _experiments()
         for name, row in missing.items():
             if name not in running:
-                if name in _experiments():
+                if name in existing:
                     _dvc("exp", "remove", name)  # of other params or code
                 _dvc("exp", "run", "--queue", "--name", name, *experiment_flags(row.overrides), *stages)
         _follow(missing, jobs)
@@ -99,10 +99,8 @@ def queue_states() -> dict[str, str]:
         return {entry["name"]: entry["status"] for entry in reversed(repo.experiments.celery_queue.status())}
 
 
-def failure(row: StudyRow) -> str | None:
-    """Why the row's last try failed, in one line; None where it did not."""
-    if queue_states().get(row.name) != "Failed":
-        return None
+def failure(row: StudyRow) -> str:
+    """Why the row's last try, which failed, did so: one line of its log."""
     logged = _dvc("queue", "logs", row.name)
     lines = [line for line in re.split(r"[\r\n]+", logged) if line.strip() and "%|" not in line]  # no progress bars
     errors = [f"{stage}: {message}" for stage, message in STAGE_ERROR.findall("\n".join(lines)) if stage.islower()]

@@ -55,7 +55,6 @@ def _bars(panel: Axes, figure: FigureDefinition, key: str, points: list[Point]) 
     panel.invert_yaxis()
     panel.grid(axis="y", visible=False)
     panel.margins(x=0.25)
-    panel.set_xlabel("")
     return [f"{point.label} {point.values[key]:.4g}" for point in known]
 
 

@@ -12,10 +12,10 @@ import yaml
 
 from prologue.files import replacing
 from prologue.report.metrics import Metrics, flat, parse_metrics
-from prologue.report.study_page import STUDY, Column, Row, Study, StudyFigure, write_study_page
+from prologue.report.study_page import STUDY, Row, Study, StudyFigure, write_study_page
 from prologue.studies.columns import column, measure
 from prologue.studies.definition import StudyDefinition, StudyRow
-from prologue.studies.experiments import done_commit, failure, git
+from prologue.studies.experiments import done_commit, failure, git, queue_states
 from prologue.studies.figures import Point, draw_figure
 
 
@@ -31,12 +31,15 @@ class Result:
     reason: str | None = None  # of a failure
 
 
-def collect(row: StudyRow, stages: list[str]) -> Result:
-    """Read a row's experiment from git; only the metrics of `stages`, which it ran, count."""
+def collect(row: StudyRow, stages: list[str], states: dict[str, str]) -> Result:
+    """Read a row's experiment from git; only the metrics of `stages`, which it ran, count.
+
+    states: of DVC's queue, where a row that is not done may have failed.
+    """
     commit = done_commit(row)
     if commit is None:
-        return Result(row, reason=failure(row))
-    files = {stage: _show(commit, f"reports/metrics/{stage}.json") for stage in [*stages, "ar"]}
+        return Result(row, reason=failure(row) if states.get(row.name) == "Failed" else None)
+    files = {stage: _show(commit, f"reports/metrics/{stage}.json") for stage in stages}
     sweep = _show(commit, "reports/figures/sweep/sweep.csv") if "sweep" in stages else None
     return Result(
         row,
@@ -49,7 +52,8 @@ def collect(row: StudyRow, stages: list[str]) -> Result:
 
 def write_results(definition: StudyDefinition, name: str, scale: str, rows: list[StudyRow], folder: Path) -> Study:
     """Collect all rows and write study.json, table.md, table.csv, the figures and the page to `folder`."""
-    results = [collect(row, definition.stages) for row in rows]
+    states = queue_states()
+    results = [collect(row, definition.stages, states) for row in rows]
     measured = [result.metrics for result in results if result.metrics is not None]
     columns = [column(key, measured) for key in definition.columns]
     table = [_row(result, definition) for result in results]
@@ -65,10 +69,9 @@ def write_results(definition: StudyDefinition, name: str, scale: str, rows: list
     )
     with replacing(folder) as temporary:
         temporary.mkdir()
-        study = study.model_copy(update={"figures": _draw(definition, results, columns, temporary)})
+        study = study.model_copy(update={"figures": _draw(definition, results, temporary)})
         (temporary / STUDY).write_text(study.model_dump_json(indent=2) + "\n")
-        frame = as_frame(study)
-        frame.to_csv(temporary / "table.csv", index=False)
+        as_frame(study).to_csv(temporary / "table.csv", index=False)
         (temporary / "table.md").write_text(as_markdown(study))
     write_study_page(folder)
     return study
@@ -90,7 +93,7 @@ def _row(result: Result, definition: StudyDefinition) -> Row:
     )
 
 
-def _draw(definition: StudyDefinition, results: list[Result], columns: list[Column], folder: Path) -> list[StudyFigure]:
+def _draw(definition: StudyDefinition, results: list[Result], folder: Path) -> list[StudyFigure]:
     """Draw the figures for which there are results."""
     done = [result for result in results if result.metrics is not None]
     points = [
