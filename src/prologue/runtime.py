@@ -39,13 +39,13 @@ def loader_workers() -> int:
     return min(8, own_cores()) if torch.cuda.is_available() else 0
 
 
-def compiled(function: Callable[..., T], **options: bool) -> Callable[..., T]:
+def compiled(function: Callable[..., T]) -> Callable[..., T]:
     """The function compiled where this launch is configured to compile (`accelerate config`), else as it is."""
     backend = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower()
     if backend == "no":
         return function
     torch._dynamo.config.recompile_limit = 256  # blocks share their code, each with weights of its own
-    result: Callable[..., T] = torch.compile(function, backend=backend, dynamic=False, options=dict(options) or None)
+    result: Callable[..., T] = torch.compile(function, backend=backend, dynamic=False)
     return result
 
 

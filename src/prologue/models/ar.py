@@ -104,10 +104,14 @@ class ARModel(nn.Module):
         """Input embedding of EOS: (B, 1, dim)."""
         return self.token_embedding.weight[self.vocabulary.eos].expand(batch, 1, -1)
 
-    def project(self, hidden: Tensor, ids: slice = slice(None)) -> Tensor:
-        """Logits of a slice of the vocabulary: (..., dim) -> (..., ids)."""
-        output = self.token_embedding if self.out is None else self.out
-        return F.linear(self.out_norm(hidden), output.weight[ids])
+    def project(self, hidden: Tensor) -> Tensor:
+        """Logits of the whole vocabulary: (..., dim) -> (..., V)."""
+        return F.linear(self.out_norm(hidden), self.output_weight)
+
+    @property
+    def output_weight(self) -> Tensor:
+        """Weights of the output layer, which is the token embedding where tied: (V, dim)."""
+        return self.token_embedding.weight if self.out is None else self.out.weight
 
     def loss(self, logits: Tensor, prologue: Tensor | None, visual: Tensor) -> SequenceLoss:
         """Cross-entropy of logits (B, length, V) against ids (B, Np) or None, and (B, Nv); targets have no gradient."""

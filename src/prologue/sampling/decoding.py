@@ -1,62 +1,69 @@
-"""One token at a time from an AR model: a static cache of keys and values, gates folded into the weights."""
+"""One token at a time from an AR model: a static cache of keys and values, weights made ready for it once."""
 
 import copy
-import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from prologue.models.ar import ARModel
 from prologue.models.transformer import Block, GatedLinear
 from prologue.params import HEAD_DIM
 from prologue.runtime import compiled
-
-BUCKET = 64  # attention reads the cache up to the next multiple, so that few different shapes occur
+from prologue.sampling.packing import packed
 
 
 class Decoder:
     """Decodes a fixed number of sequences in parallel, each a token further at every call.
 
-    The model's weights are copied with their gates folded in and, in bf16, rounded once. Where the launch compiles, the
-    halves of each block are compiled apart from the attention between them, whose shapes change, with frozen weights.
+    The model's weights are copied with their gates folded in, in bf16 rounded once, and packed for the CPU's products.
+    Where the launch compiles, the halves of each block are compiled apart from the attention between them, whose
+    shapes change.
     """
 
     def __init__(self, ar: ARModel, rows: int, dtype: torch.dtype) -> None:
         """`rows`: sequences, two per image with guidance; `dtype`: of matrix products and cache, fp32 or bf16."""
         self.ar, self.dtype = for_inference(ar, dtype), dtype
+        segments = (0, ar.vocabulary.prologue_tokens, ar.vocabulary.prefix)  # where prologue, EOS and visual ids begin
+        self.heads = {ids.start: packed(self._head(ids), rows) for ids in map(ar.vocabulary.ids_at, segments)}
+        for name, module in list(self.ar.transformer.named_modules()):
+            if isinstance(module, nn.Linear):
+                self.ar.transformer.set_submodule(name, packed(module, rows))
         size = ar.config.transformer
-        length = math.ceil(ar.vocabulary.length / BUCKET) * BUCKET
-        shape = (size.layers, 2, rows, size.dim // HEAD_DIM, length, HEAD_DIM)
+        shape = (size.layers, 2, rows, size.dim // HEAD_DIM, ar.vocabulary.length, HEAD_DIM)
         self.cache = torch.zeros(shape, dtype=dtype, device=ar.token_embedding.weight.device)
-        self.positions = torch.arange(length, device=self.cache.device)
         self.halves = [
-            (compiled(block.start, freezing=True), compiled(block.finish, freezing=True))
+            (compiled(block.start), compiled(block.finish))
             for block in self.ar.transformer.blocks
             if isinstance(block, Block)
         ]
 
     def logits(self, x: Tensor, position: int, ids: slice) -> Tensor:
         """fp32 logits over the ids that can stand next: input embeddings x (rows, dim) at `position` -> (rows, ids)."""
-        seen = self.positions[: (position // BUCKET + 1) * BUCKET]
         with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            hidden = self._decode(x[:, None], self.positions[position : position + 1], seen)
-            return self.ar.project(hidden, ids).float()
+            hidden = self.ar.out_norm(self._decode(x[:, None], position))
+            return self.heads[ids.start](hidden).float()
 
-    def _decode(self, x: Tensor, position: Tensor, seen: Tensor) -> Tensor:
+    def _decode(self, x: Tensor, position: int) -> Tensor:
         """Hidden states after the last block of one new token per sequence; its keys and values go into the cache.
 
-        x (rows, 1, dim), position (1,), seen (bucket,): 0, 1, ... -> (rows, dim).
+        x (rows, 1, dim) -> (rows, dim).
         """
-        rotary = self.ar.rotary[position]  # (1, 32, 2)
-        ahead = torch.where(seen > position, -math.inf, 0.0)  # (bucket,)
+        rotary = self.ar.rotary[position : position + 1]  # (1, 32, 2)
         for (start, finish), (keys, values) in zip(self.halves, self.cache, strict=True):
             q, k, v = start(x, rotary)  # (rows, heads, 1, 64)
-            keys.index_copy_(2, position, k)
-            values.index_copy_(2, position, v)
-            own_keys, own_values = keys[:, :, : len(seen)], values[:, :, : len(seen)]  # (rows, heads, bucket, 64)
-            weights = ((q * HEAD_DIM**-0.5) @ own_keys.transpose(-1, -2) + ahead).softmax(dim=-1).to(v.dtype)
-            x = finish(x, weights @ own_values)
+            keys[:, :, position : position + 1] = k
+            values[:, :, position : position + 1] = v
+            seen = slice(position + 1)
+            x = finish(x, F.scaled_dot_product_attention(q, keys[:, :, seen], values[:, :, seen]))
         return x[:, 0]
+
+    def _head(self, ids: slice) -> nn.Linear:
+        """The output layer of a slice of the vocabulary."""
+        weight = self.ar.output_weight[ids]  # (ids, dim)
+        layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+        layer.weight = nn.Parameter(weight.to(self.dtype), requires_grad=False)
+        return layer
 
 
 def for_inference(ar: ARModel, dtype: torch.dtype) -> ARModel:
