@@ -62,10 +62,10 @@ def straightforward(ar: ARModel, classes: Tensor) -> Tensor:
     return torch.cat(drawn, dim=1)
 
 
-def products(decoder: Decoder) -> None:
+def products(decoder: Decoder, dtype: torch.dtype) -> None:
     """Nothing but the matrix products of all steps, by the layers that the sampler uses."""
-    x = torch.randn(2 * IMAGES, SIZE.dim, dtype=decoder.dtype)
-    hidden = torch.randn(2 * IMAGES, ar_hidden(SIZE.dim), dtype=decoder.dtype)
+    x = torch.randn(2 * IMAGES, SIZE.dim, dtype=dtype)
+    hidden = torch.randn(2 * IMAGES, ar_hidden(SIZE.dim), dtype=dtype)
     for position in range(VOCABULARY.length):
         for block in decoder.ar.transformer.blocks:
             assert isinstance(block, Block)
@@ -79,7 +79,7 @@ def main() -> None:
     precision = sys.argv[1] if len(sys.argv) > 1 else "fp32"
     torch.manual_seed(0)
     ar = ARModel(ARConfig(vocabulary=VOCABULARY, transformer=SIZE)).eval()
-    plain = for_inference(ar, torch.float32)
+    plain = for_inference(ar)
     sampler = TokenSampler(ar, GUIDANCE, Choices(), DTYPES[precision])
     classes = torch.arange(IMAGES)
     seeds = [(0, image) for image in range(IMAGES)]
@@ -87,7 +87,7 @@ def main() -> None:
     sides: dict[str, Callable[[], object]] = {
         "own": lambda: sampler.sample(classes, seeds),
         "straightforward": lambda: straightforward(plain, classes),
-        "products": lambda: products(sampler.decoder),
+        "products": lambda: products(sampler.decoder, DTYPES[precision]),
     }
     seconds = dict.fromkeys(sides, float("inf"))
     for _ in range(ROUNDS):

@@ -117,7 +117,14 @@ def test_a_study_survives_interruption_and_failing_rows_and_reruns_nothing_that_
     assert "3 experiments to run" in plan
 
     command = [Path(sys.executable).parent / "prologue", "study", "small"]
-    first = subprocess.Popen(command, cwd=clone.folder, env=clone.env, stdout=subprocess.PIPE, text=True)
+    first = subprocess.Popen(
+        command,
+        cwd=clone.folder,
+        env=clone.env,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )
     assert first.stdout is not None
     for line in first.stdout:
         if line.rstrip().endswith(": success"):  # DVC's queue has an order of its own

@@ -10,25 +10,26 @@ from prologue.models.ar import ARModel
 from prologue.models.transformer import Block, GatedLinear
 from prologue.params import HEAD_DIM
 from prologue.runtime import compiled
-from prologue.sampling.packing import packed
+from prologue.sampling.packing import InferenceLinear
 
 
 class Decoder:
     """Decodes a fixed number of sequences in parallel, each a token further at every call.
 
-    The model's weights are copied with their gates folded in, in bf16 rounded once, and packed for the CPU's products.
+    The model's weights are copied with their gates folded in, in bf16 rounded once, and laid out for the products.
     Where the launch compiles, the halves of each block are compiled apart from the attention between them, whose
     shapes change.
     """
 
     def __init__(self, ar: ARModel, rows: int, dtype: torch.dtype) -> None:
         """`rows`: sequences, two per image with guidance; `dtype`: of matrix products and cache, fp32 or bf16."""
-        self.ar, self.dtype = for_inference(ar, dtype), dtype
-        segments = (0, ar.vocabulary.prologue_tokens, ar.vocabulary.prefix)  # where prologue, EOS and visual ids begin
-        self.heads = {ids.start: packed(self._head(ids), rows) for ids in map(ar.vocabulary.ids_at, segments)}
+        self.ar = for_inference(ar)
         for name, module in list(self.ar.transformer.named_modules()):
             if isinstance(module, nn.Linear):
-                self.ar.transformer.set_submodule(name, packed(module, rows))
+                self.ar.transformer.set_submodule(name, InferenceLinear(module.weight.to(dtype), rows))
+        starts = (0, ar.vocabulary.prologue_tokens, ar.vocabulary.prefix)  # of the segments: prologue, EOS, visual
+        segments = {ids.start: ids for ids in map(ar.vocabulary.ids_at, starts)}  # the visual one alone, if no prologue
+        self.heads = {start: InferenceLinear(ar.output_weight[ids].to(dtype), rows) for start, ids in segments.items()}
         size = ar.config.transformer
         shape = (size.layers, 2, rows, size.dim // HEAD_DIM, ar.vocabulary.length, HEAD_DIM)
         self.cache = torch.zeros(shape, dtype=dtype, device=ar.token_embedding.weight.device)
@@ -40,9 +41,7 @@ class Decoder:
 
     def logits(self, x: Tensor, position: int, ids: slice) -> Tensor:
         """fp32 logits over the ids that can stand next: input embeddings x (rows, dim) at `position` -> (rows, ids)."""
-        with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            hidden = self.ar.out_norm(self._decode(x[:, None], position))
-            return self.heads[ids.start](hidden).float()
+        return self.heads[ids.start](self.ar.out_norm(self._decode(x[:, None], position))).float()
 
     def _decode(self, x: Tensor, position: int) -> Tensor:
         """Hidden states after the last block of one new token per sequence; its keys and values go into the cache.
@@ -58,21 +57,11 @@ class Decoder:
             x = finish(x, F.scaled_dot_product_attention(q, keys[:, :, seen], values[:, :, seen]))
         return x[:, 0]
 
-    def _head(self, ids: slice) -> nn.Linear:
-        """The output layer of a slice of the vocabulary."""
-        weight = self.ar.output_weight[ids]  # (ids, dim)
-        layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
-        layer.weight = nn.Parameter(weight.to(self.dtype), requires_grad=False)
-        return layer
 
-
-def for_inference(ar: ARModel, dtype: torch.dtype) -> ARModel:
-    """A copy of a model, in eval mode, whose gates are folded into the layers before them; linear layers in `dtype`."""
+def for_inference(ar: ARModel) -> ARModel:
+    """A copy of a model, in eval mode, whose gates are folded into the layers before them."""
     copied = copy.deepcopy(ar).eval().requires_grad_(False)
     for name, module in list(copied.named_modules()):
         if isinstance(module, GatedLinear):
             copied.set_submodule(name, module.folded())
-    for module in copied.modules():
-        if isinstance(module, nn.Linear):
-            module.to(dtype)
     return copied

@@ -2,30 +2,38 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
-class PackedLinear(nn.Module):
-    """A linear layer without bias for inference on a CPU: its weights are reordered once, not at every product."""
+class InferenceLinear(nn.Module):
+    """A linear layer without bias for products of always as many rows.
+
+    On a CPU its weights are reordered once, not at every product: fp32 always, bf16 where the CPU computes in it.
+    """
 
     weight: Tensor
 
-    def __init__(self, layer: nn.Linear, rows: int) -> None:
-        """`rows`: how many there will be in every product; the layout is chosen for it."""
+    def __init__(self, weight: Tensor, rows: int) -> None:
+        """Weight (outputs, inputs), in the dtype of the products; `rows`: how many there will be in every one."""
         super().__init__()
-        self.dtype = layer.weight.dtype
-        packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), rows)
-        self.register_buffer("weight", packed, persistent=False)
+        self.dtype, self.packed = weight.dtype, _can_pack(weight)
+        if self.packed:
+            weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows)
+        self.register_buffer("weight", weight.detach(), persistent=False)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # compilers do not know the layout
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) -> (..., outputs), in the dtype of the weights."""
-        return torch.ops.mkldnn._linear_pointwise(x.to(self.dtype), self.weight, None, "none", [], "")
+        x = x.to(self.dtype)
+        return _packed_product(x, self.weight) if self.packed else F.linear(x, self.weight)
 
 
-def packed(layer: nn.Linear, rows: int) -> nn.Module:
-    """The layer packed for products of `rows` rows where this device and dtype have it, else the layer as it is."""
-    dtype, device = layer.weight.dtype, layer.weight.device.type
-    supported = dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    if device == "cpu" and torch.backends.mkldnn.is_available() and supported and layer.bias is None:
-        return PackedLinear(layer, rows)
-    return layer
+def _can_pack(weight: Tensor) -> bool:
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    return weight.dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # compilers do not know the layout
+def _packed_product(x: Tensor, weight: Tensor) -> Tensor:
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+    return product
