@@ -210,6 +210,9 @@ class PlainRunParams(Section):
     visual: ChoiceParams
 
 
+SAMPLING_RUNS = ("cfg", "no_cfg")  # with guidance and without
+
+
 class SamplingParams(Section):
     images: Annotated[int, Field(ge=10)]  # the inception score has 10 splits
     classes: list[str | int] | None

@@ -17,6 +17,7 @@ from prologue.launch import own_cores
 from prologue.seeds import derive_seed
 
 T = TypeVar("T")
+WORK = Path(os.environ.get("PROLOGUE_WORK", ".work"))  # checkpoints, and what else a later run goes on from
 KEY = ".key"  # file that names what a temporary folder is made of
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from prologue.errors import PrologueError
 from prologue.figures.curves import training_curves
 from prologue.files import replacing
-from prologue.training.checkpoint import WORK
+from prologue.runtime import WORK
 
 PAGE = WORK / "curves.html"
 HEAD = """<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="{seconds}">

@@ -16,10 +16,8 @@ from prologue.evaluation.fidelity import (
 from prologue.evaluation.image_sets import NpzImages
 from prologue.evaluation.reference import Reference, load_reference
 from prologue.files import sha256
-from prologue.params import Params
+from prologue.params import SAMPLING_RUNS, Params
 from prologue.runtime import start_accelerator
-
-RUNS = ("cfg", "no_cfg")
 
 
 def evaluate_generation(params: Params, samples_folder: Path, reference_folder: Path) -> dict[str, Any]:
@@ -35,7 +33,7 @@ def evaluate_generation(params: Params, samples_folder: Path, reference_folder: 
     name = params.evaluation.extractor
     reference = load_reference(reference_folder, name)
     size = reference.protocol["image_size"]
-    samples = {run: NpzImages(samples_folder / f"{run}.npz") for run in RUNS}
+    samples = {run: NpzImages(samples_folder / f"{run}.npz") for run in SAMPLING_RUNS}
     for run, images in samples.items():
         if images.shape[1:3] != (size, size):
             raise PrologueError(

@@ -1,7 +1,6 @@
 """Generation measured over the values of one sampling setting, such as the guidance scale (Fig. A1)."""
 
 import copy
-import os
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,10 @@ from prologue.fingerprint import fingerprint
 from prologue.models.export import load_ar, load_tokenizer
 from prologue.models.tokenizer import Tokenizer
 from prologue.params import GuidedRunParams, Params
-from prologue.runtime import start_accelerator
+from prologue.runtime import WORK, start_accelerator
 from prologue.sampling.generation import TokenSampler
 from prologue.sampling.images import choices_of, guidance_of, sample_images, token_samplers
 from prologue.sampling.samples import class_turns
-
-WORK = Path(os.environ.get("PROLOGUE_WORK", ".work")) / "sweep"
 
 
 def sweep_sampling(
@@ -56,7 +53,7 @@ def sweep_sampling(
     for value in sweep.values:
         run = sweep.run_at(value, params.sampling.cfg)
         settings = {"run": run.model_dump(), "seed": params.seed, "labels": labels.tolist(), **extractor.protocol}
-        folder = WORK / fingerprint(settings | {"precision": params.sampling.precision}, inputs)
+        folder = WORK / "sweep" / fingerprint(settings | {"precision": params.sampling.precision}, inputs)
         features = _features(folder, with_run(sampler, run), tokenizer, labels, params, extractor, accelerator)
         points[f"{value:g}"] = compare_with_reference(features, reference, name, params.evaluation.neighbours, "gfd")
     metrics: dict[str, Any] = {"axis": sweep.axis, "points": points, **extractor.protocol}

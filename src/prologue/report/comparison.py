@@ -11,10 +11,11 @@ from prologue.errors import PrologueError
 from prologue.figures.grids import READABLE_CELL
 from prologue.report.metrics import MEASURES, STAGES, Measure, is_cost, measure_of
 from prologue.report.pages import embedded, number, percent, text, write_page
-from prologue.report.revisions import RUNS, Revision, Samples, read_revision
+from prologue.report.revisions import Revision, Samples, read_revision
 
 GAP = 4  # white px between the two pictures of a pair
 ABSENT = "none"
+RUN_TITLES = {"cfg": "With guidance", "no_cfg": "Without guidance"}
 # Records of a protocol: metrics of two protocols do not compare.
 PROTOCOL = re.compile(
     r"(evaluate_\w+|probe): (.+\.)?"
@@ -51,7 +52,11 @@ def compare(first: str, second: str, folder: Path, images: int) -> Path:
         costs=_cost_rows(one, other),
         records=records,
         protocol=[row["key"] for row in records if PROTOCOL.fullmatch(row["key"])],
-        pairs={RUNS[run]: _pairs(one, other, run) for run in RUNS if run in one.samples and run in other.samples},
+        pairs={
+            title: _pairs(one, other, run)
+            for run, title in RUN_TITLES.items()
+            if run in one.samples and run in other.samples
+        },
         seeds=(one.params.get("seed"), other.params.get("seed")),
     )
     return output

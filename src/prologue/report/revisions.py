@@ -16,11 +16,11 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from prologue.errors import PrologueError
+from prologue.params import SAMPLING_RUNS
 from prologue.report.metrics import Metrics, flat, parse_metrics
 
 WORKSPACE = "workspace"
 NOT_AT_HAND = (OSError, DvcException, DataIndexDirError)  # what DVC raises for outputs neither here nor on a remote
-RUNS = {"cfg": "With guidance", "no_cfg": "Without guidance"}
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def _read_samples(files: DVCFileSystem, count: int) -> dict[str, Samples]:
     """The first samples of each run. Raises one of NOT_AT_HAND where they cannot be had."""
     names = yaml.safe_load(files.read_text("data/tokens/manifest.json"))["classes"]
     samples = {}
-    for run in RUNS:
+    for run in SAMPLING_RUNS:
         with files.open(f"data/samples/{run}.npz", "rb") as file, zipfile.ZipFile(file) as arrays:
             with arrays.open("arr_0.npy") as array:
                 images = _first(array, count)

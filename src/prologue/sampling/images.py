@@ -16,7 +16,6 @@ from prologue.sampling.choice import Choice, Choices
 from prologue.sampling.generation import Seed, TokenSampler
 from prologue.sampling.guidance import Guidance
 
-RUNS = ("cfg", "no_cfg")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 Pixels = NDArray[np.uint8]
 

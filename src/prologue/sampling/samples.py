@@ -14,9 +14,9 @@ from prologue.figures.samples import draw_sample_figures
 from prologue.files import read_json, remove
 from prologue.fingerprint import fingerprint
 from prologue.models.export import load_ar, load_tokenizer
-from prologue.params import Params
+from prologue.params import SAMPLING_RUNS, Params
 from prologue.runtime import replacing_together, start_accelerator
-from prologue.sampling.images import RUNS, sample_images, token_samplers
+from prologue.sampling.images import sample_images, token_samplers
 
 
 def write_samples(
@@ -37,7 +37,7 @@ def write_samples(
     settings = params.sampling.model_dump(exclude={"rows", "files"}) | {"seed": params.seed}
     speed = {}
     with replacing_together(output, accelerator, fingerprint(settings, inputs)) as folder:
-        for run in RUNS:
+        for run in SAMPLING_RUNS:
             began, path = time.perf_counter(), folder / f"{run}.npy"
             images = sample_images(samplers[run], tokenizer, labels, params.seed, path, accelerator)
             speed[run] = round(len(labels) / (time.perf_counter() - began), 1)
@@ -48,7 +48,7 @@ def write_samples(
             for leftover in folder.glob("*.npy"):
                 remove(leftover)
     if accelerator.is_main_process:
-        samples = {run: np.load(output / f"{run}.npz")["arr_0"] for run in RUNS}
+        samples = {run: np.load(output / f"{run}.npz")["arr_0"] for run in SAMPLING_RUNS}
         draw_sample_figures(
             figures, samples, labels, names, samplers["cfg"], tokenizer, ImageShards(shards, "val"), params
         )

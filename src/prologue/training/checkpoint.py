@@ -7,7 +7,6 @@ the data position.
 
 import fcntl
 import json
-import os
 import shutil
 import sys
 from dataclasses import dataclass, field
@@ -22,8 +21,8 @@ from torch.optim import Optimizer
 from prologue.errors import PrologueError
 from prologue.files import read_json, remove, replacing, sha256
 from prologue.launch import is_main_process
+from prologue.runtime import WORK
 
-WORK = Path(os.environ.get("PROLOGUE_WORK", ".work"))
 FINISHED, LOCK = "finished", "lock"
 claimed: dict[Path, IO[str]] = {}  # work directories of this process, and the files whose locks it holds till it ends
 
