@@ -1,20 +1,32 @@
-# make repro: the whole pipeline on the embedded dataset.  make test: the tests.  Both share make venv.
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro test venv lock
+.DEFAULT_GOAL := help
+.PHONY: help repro test test-all check venv lock
+
+help:
+	@echo "make repro     install, then run the pipeline on the embedded dataset"
+	@echo "make test      install, then the checks and tests that a person waits for"
+	@echo "make test-all  the same, and the tests that take long"
+	@echo "make venv      only install, into .venv"
+	@echo "make lock      take in new versions of dependencies (needs uv)"
 
 repro: venv
 	@echo "Running the pipeline: dvc repro (stages that did not change are skipped)"
 	dvc repro
 	@prologue summary
 
-test: venv
+test: check
+	pytest -n auto -m "not slow"
+
+test-all: check
+	pytest -n auto
+
+check: venv
 	ruff check
 	ruff format --check
 	mypy
-	pytest
 
 venv: .venv/installed
 

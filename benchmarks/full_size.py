@@ -16,19 +16,19 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from prologue.core.files import write_json
+from prologue.core.params import Params
+from prologue.core.runtime import start_accelerator
+from prologue.core.variants import apply_overrides, load_variants
 from prologue.data.shards import write_shards
-from prologue.data.tokens import write_tokens
-from prologue.files import write_json
-from prologue.models.export import save_model
+from prologue.models.saved import save_model
 from prologue.models.tokenizer import Tokenizer
-from prologue.params import Params
-from prologue.plan import plan_tokenizer
-from prologue.runtime import start_accelerator
 from prologue.sampling import Guidance, generate
+from prologue.tokens.encoding import write_tokens
 from prologue.training.ar import ARTask
 from prologue.training.optimizers import gradient_norm
+from prologue.training.plan import plan_tokenizer
 from prologue.training.tokenizer import TokenizerTask, tokenizer_config
-from prologue.variants import apply_overrides, load_variants
 
 BATCH = 2
 OVERRIDES = {
@@ -65,7 +65,7 @@ def measure(params: Params, folder: Path, accelerator: Accelerator) -> dict[str,
     save_model(model, stage1.model)
     write_tokens(params, model, shards, tokens)
 
-    stage2 = ARTask(params, model, tokens, accelerator)
+    stage2 = ARTask(params, tokens, accelerator)
     result |= timed("stage2_step", *two_steps(stage2))
     own = params.sampling.cfg
     guidance = Guidance(own.prologue.guidance, own.visual.guidance, own.visual.power)

@@ -6,9 +6,9 @@ python benchmarks/imagenet_estimate.py     # after sharding.py, loading.py, toke
 from pathlib import Path
 from typing import Any
 
-from prologue.describe import describe
-from prologue.files import read_json, replacing
-from prologue.variants import apply_overrides, load_variants
+from prologue.core.files import read_json, replacing
+from prologue.core.variants import apply_overrides, load_variants
+from prologue.pipeline.describe import describe
 
 REPORTS = Path("reports/benchmarks")
 OUTPUT = Path("docs/imagenet.md")

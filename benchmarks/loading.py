@@ -20,12 +20,12 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
+from prologue.core.files import write_json
+from prologue.core.params import AugmentParams
 from prologue.data.images import ImageShards
 from prologue.data.loader import training_batches
 from prologue.data.shards import write_shards
 from prologue.data.transforms import random_crop
-from prologue.files import write_json
-from prologue.params import AugmentParams
 
 PHOTOS, SIZE, BATCH, STEPS, ROUNDS, COMPARED = 1000, 256, 50, 10, 3, 200
 AUGMENT = {name: AugmentParams(max_scale=1.25, flip=True, decoder=name) for name in ("exact", "fast")}

@@ -9,15 +9,15 @@ from timm.models.efficientnet import EfficientNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prologue.core.params import ARParams, Stage1Params
+from prologue.frozen.weights import require
 from prologue.models import transformer
 from prologue.models.ar import ARModel
 from prologue.models.discriminator import Discriminator
 from prologue.models.dropout import RowDropout
 from prologue.models.tokenizer import Tokenizer, Tokens
-from prologue.networks import require
-from prologue.params import ARParams, Stage1Params
-from prologue.plan import JointARPlan
 from prologue.training.adversarial import LeCam, discriminator_loss, generator_loss, r1_penalty
+from prologue.training.plan import JointARPlan
 
 
 @contextmanager

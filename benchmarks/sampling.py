@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from prologue.files import write_json
+from prologue.core.files import write_json
+from prologue.core.params import TransformerParams
 from prologue.models.ar import ARConfig, ARModel
 from prologue.models.transformer import Block, ar_hidden
 from prologue.models.vocabulary import Vocabulary
-from prologue.params import TransformerParams
 from prologue.sampling import Choices, Guidance
 from prologue.sampling.decoding import Decoder, for_inference
 from prologue.sampling.generation import TokenSampler

@@ -19,9 +19,10 @@ import yaml
 from photos import write_photos
 from PIL import Image
 
+from prologue.core.files import remove, write_json
+from prologue.core.params import DataParams
+from prologue.core.params_file import load_params
 from prologue.data.shards import write_shards
-from prologue.files import remove, write_json
-from prologue.params import DataParams, load_params
 
 PHOTOS, ROUNDS, MANY = 8000, 2, 200_000
 OUTPUT = Path("reports/benchmarks/sharding.json")

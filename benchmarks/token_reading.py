@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from prologue.core.files import write_json
 from prologue.data.order import epoch_indices
-from prologue.data.tokens import TokenCache, ids_path
-from prologue.files import write_json
 from prologue.models.vocabulary import Vocabulary
+from prologue.tokens.cache import TokenCache, ids_path
 
 IMAGES, CROPS, SHARD, BATCH, STEPS, ROUNDS = 20_000, 10, 5000, 256, 20, 3
 VOCABULARY = Vocabulary(

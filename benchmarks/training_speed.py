@@ -17,14 +17,15 @@ from typing import Any
 import torch
 from plain import PlainStage1, PlainStage2, default_attention
 
-from prologue.files import write_json
+from prologue.core.files import write_json
+from prologue.core.params import Params
+from prologue.core.params_file import load_params
+from prologue.core.runtime import start_accelerator
 from prologue.models.ar import ARConfig, ARModel
 from prologue.models.tokenizer import Tokenizer
-from prologue.params import Params, load_params
-from prologue.plan import plan_tokenizer
-from prologue.runtime import start_accelerator
 from prologue.training.ar import ARTask
 from prologue.training.optimizers import gradient_norm
+from prologue.training.plan import plan_tokenizer
 from prologue.training.tokenizer import TokenizerTask, tokenizer_config
 
 WARMUP, ROUNDS, STEPS = 3, 8, 5
@@ -62,7 +63,7 @@ def stage1(params: Params) -> dict[str, Any]:
 
 
 def stage2(params: Params) -> dict[str, Any]:
-    task = ARTask(params, ATTACHED, TOKENS, start_accelerator())
+    task = ARTask(params, TOKENS, start_accelerator())
     plain = PlainStage2(params.ar, ARModel(task.model.config), ARModel(task.model.config))
     batches = list(islice(task.batches(0), STEPS))
 

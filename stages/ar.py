@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from prologue.params import Params
-from prologue.stage import run_stage
-from prologue.training.ar import make_ar
+from prologue.core.params import Params
+from prologue.core.stage import run_stage
+from prologue.pipeline.ar import make_ar
 
 
 def main(params: Params) -> dict[str, Any]:
@@ -18,4 +18,4 @@ def main(params: Params) -> dict[str, Any]:
     )
 
 
-run_stage("ar", main)
+run_stage("ar", main, processes="configured")

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from prologue.params import Params
-from prologue.stage import run_stage
-from prologue.training.attach import make_attached
+from prologue.core.params import Params
+from prologue.core.stage import run_stage
+from prologue.pipeline.attach import make_attached
 
 
 def main(params: Params) -> dict[str, Any]:
@@ -18,4 +18,4 @@ def main(params: Params) -> dict[str, Any]:
     )
 
 
-run_stage("attach", main)
+run_stage("attach", main, processes="configured")

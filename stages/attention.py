@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from prologue.core.params import Params
+from prologue.core.stage import run_stage
 from prologue.evaluation.attention import evaluate_attention
-from prologue.params import Params
-from prologue.stage import run_stage
 
 
 def main(_: Params) -> dict[str, Any]:
@@ -18,4 +18,4 @@ def main(_: Params) -> dict[str, Any]:
     )
 
 
-run_stage("attention", main)
+run_stage("attention", main, processes="configured")

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from prologue.core.params import Params
+from prologue.core.stage import run_stage
 from prologue.evaluation.likelihood import evaluate_ar
-from prologue.params import Params
-from prologue.stage import run_stage
 
 
 def main(params: Params) -> dict[str, Any]:
@@ -14,4 +14,4 @@ def main(params: Params) -> dict[str, Any]:
     )
 
 
-run_stage("evaluate_likelihood", main)
+run_stage("evaluate_likelihood", main, processes="configured")

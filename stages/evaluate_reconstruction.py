@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from prologue.core.params import Params
+from prologue.core.stage import run_stage
 from prologue.evaluation.reconstruction import evaluate_reconstruction
-from prologue.params import Params
-from prologue.stage import run_stage
 
 
 def main(params: Params) -> dict[str, Any]:
@@ -18,4 +18,4 @@ def main(params: Params) -> dict[str, Any]:
     )
 
 
-run_stage("evaluate_reconstruction", main)
+run_stage("evaluate_reconstruction", main, processes="configured")

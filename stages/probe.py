@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from prologue.evaluation.probe import run_probe
-from prologue.params import Params
-from prologue.stage import run_stage
+from prologue.core.params import Params
+from prologue.core.stage import run_stage
+from prologue.probe.run import run_probe
 
 
 def main(params: Params) -> dict[str, Any]:
@@ -17,4 +17,4 @@ def main(params: Params) -> dict[str, Any]:
     )
 
 
-run_stage("probe", main)
+run_stage("probe", main, processes="configured")

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+from prologue.core.params import Params
+from prologue.core.stage import run_stage
 from prologue.evaluation.reference import compute_reference
-from prologue.params import Params
-from prologue.stage import run_stage
 
 
 def main(params: Params) -> dict[str, Any]:
     return compute_reference(params, shards=Path("data/shards"), output=Path("data/reference"))
 
 
-run_stage("reference", main)
+run_stage("reference", main, processes="configured")

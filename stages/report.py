@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from prologue.params import Params
+from prologue.core.params import Params
+from prologue.core.stage import METRICS, run_stage
 from prologue.report.front import write_report
-from prologue.stage import METRICS, run_stage
 
 
 def main(params: Params) -> dict[str, Any]:
@@ -18,4 +18,4 @@ def main(params: Params) -> dict[str, Any]:
     )
 
 
-run_stage("report", main)
+run_stage("report", main, processes="one")

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from prologue.params import Params
-from prologue.sampling.samples import write_samples
-from prologue.stage import run_stage
+from prologue.core.params import Params
+from prologue.core.stage import run_stage
+from prologue.pipeline.samples import make_samples
 
 
 def main(params: Params) -> dict[str, Any]:
-    return write_samples(
+    return make_samples(
         params,
         ar_folder=Path("models/ar"),
         tokenizer_folder=Path("models/attached"),
@@ -20,4 +20,4 @@ def main(params: Params) -> dict[str, Any]:
     )
 
 
-run_stage("samples", main)
+run_stage("samples", main, processes="configured")

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from prologue.core.params import Params
+from prologue.core.stage import run_stage
 from prologue.data.shards import write_shards
-from prologue.params import Params
-from prologue.stage import run_stage
 
 
 def main(params: Params) -> dict[str, Any]:
@@ -13,4 +13,4 @@ def main(params: Params) -> dict[str, Any]:
 
 
 if __name__ == "__main__":  # worker processes import this file
-    run_stage("shards", main)
+    run_stage("shards", main, processes="configured")

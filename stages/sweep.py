@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from prologue.core.params import Params
+from prologue.core.stage import run_stage
 from prologue.evaluation.sweep import sweep_sampling
-from prologue.params import Params
-from prologue.stage import run_stage
 
 
 def main(params: Params) -> dict[str, Any]:
@@ -19,4 +19,4 @@ def main(params: Params) -> dict[str, Any]:
     )
 
 
-run_stage("sweep", main)
+run_stage("sweep", main, processes="configured")

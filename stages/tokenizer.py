@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from prologue.params import Params
-from prologue.stage import run_stage
-from prologue.training.tokenizer import make_tokenizer
+from prologue.core.params import Params
+from prologue.core.stage import run_stage
+from prologue.pipeline.tokenizer import make_tokenizer
 
 
 def main(params: Params) -> dict[str, Any]:
@@ -14,4 +14,4 @@ def main(params: Params) -> dict[str, Any]:
     )
 
 
-run_stage("tokenizer", main)
+run_stage("tokenizer", main, processes="configured")

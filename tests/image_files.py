@@ -3,13 +3,14 @@
 import io
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import webdataset
 from PIL import Image
 
-from prologue.params import DataParams
+from prologue.core.params import DataParams
 
 
 def noise(width: int = 12, height: int = 10, seed: int = 0) -> Image.Image:
@@ -57,7 +58,8 @@ def write_tar(files: dict[str, bytes], path: Path) -> Path:
     return path
 
 
-WRITERS = [write_folder, write_zip, write_tar]
+Writer = Callable[[dict[str, bytes], Path], Path]
+WRITERS: list[Writer] = [write_folder, write_zip, write_tar]
 
 
 def params(source: Path, **changes: object) -> DataParams:

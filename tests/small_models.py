@@ -1,13 +1,13 @@
 """Untrained networks at toy size that several tests share."""
 
 import torch
-from conftest import tiny_params
+from tiny import tiny_params
 
+from prologue.core.params import TransformerParams
 from prologue.models.ar import ARConfig, ARModel
 from prologue.models.tokenizer import Tokenizer
 from prologue.models.vocabulary import Vocabulary
-from prologue.params import TransformerParams
-from prologue.plan import plan_tokenizer
+from prologue.training.plan import plan_tokenizer
 from prologue.training.tokenizer import tokenizer_config
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from conftest import ROOT
 from matplotlib.figure import Figure
+from tiny import ROOT
 
 STUDY: dict[str, Any] = {
     "name": "table1",

@@ -1,35 +1,27 @@
 """Attention of the AR model: weights that are the model's own, the parts of the sequence, and the stage's figures."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_params
+from launches import run_on_two
+from preloaded import Preloaded
+from tiny import tiny_params
 from training_run import run_stages
 
-from prologue.data.tokens import TokenCache
+from prologue.core.files import read_json
+from prologue.core.params import TransformerParams
+from prologue.core.runtime import start_accelerator
 from prologue.evaluation import attention
-from prologue.evaluation.attention import (
-    attention_shares,
-    attention_to_prologue,
-    evaluate_attention,
-    image_attention,
-    mean_attention,
-    parts_read,
-    uniform_attention,
-    watching,
-)
-from prologue.files import read_json
+from prologue.evaluation.attention import evaluate_attention, image_attention, mean_attention, watching
+from prologue.measures.attention import attention_shares, attention_to_prologue, parts_read, uniform_attention
 from prologue.models import transformer
 from prologue.models.ar import ARConfig, ARModel
-from prologue.models.export import load_ar
+from prologue.models.saved import load_ar
 from prologue.models.vocabulary import Vocabulary
-from prologue.params import TransformerParams
-from prologue.runtime import start_accelerator
+from prologue.tokens.cache import TokenCache
 
 WITH_PROLOGUE = Vocabulary(visual_codebook=9, prologue_codebook=5, visual_tokens=16, prologue_tokens=3, classes=2)
 WITHOUT = Vocabulary(visual_codebook=9, prologue_codebook=0, visual_tokens=16, prologue_tokens=0, classes=2)
@@ -81,7 +73,7 @@ def test_the_weights_seen_are_those_of_the_forward_pass(
 def test_every_input_that_a_visual_position_sees_is_in_one_part(vocabulary: Vocabulary, width: int | None) -> None:
     parts = parts_read(vocabulary, width)
     seen = torch.ones(vocabulary.length, vocabulary.length).tril()[vocabulary.prefix :]
-    assert torch.equal(sum(part.float() for part in parts.values()), seen)
+    assert torch.equal(torch.stack([part.float() for part in parts.values()]).sum(dim=0), seen)
     assert ("prologue" in parts) == bool(vocabulary.prologue_tokens)
 
 
@@ -172,18 +164,18 @@ def test_the_stage_draws_the_same_for_the_same_and_fewer_figures_without_a_prolo
     assert {path.stem for path in (tmp_path / "figures").iterdir()} == {"attention_maps", "attention_shares"}
 
 
-def test_two_processes_measure_what_one_does(trained: dict[str, Path], shards: Path, tmp_path: Path) -> None:
+def test_two_processes_measure_what_one_does(
+    trained: dict[str, Path], shards: Path, tmp_path: Path, preloaded: Preloaded
+) -> None:
     alone = draw(trained["prologue"], shards, tmp_path / "one")
-    script = tmp_path / "two.py"
-    script.write_text(
-        "import json, sys\nfrom pathlib import Path\nsys.path.insert(0, sys.argv[1])\nfrom test_attention import draw\n"
-        "from prologue.launch import rank\n"
-        "metrics = draw(Path(sys.argv[2]), Path(sys.argv[3]), Path('two'))\n"
+    code = (
+        "import json\nfrom pathlib import Path\nfrom prologue.core.launch import rank\n"
+        "from prologue.evaluation.attention import evaluate_attention\n"
+        "metrics = evaluate_attention(*map(Path, sys.argv[1:]), Path('two'))\n"
         "Path(f'metrics{rank()}.json').write_text(json.dumps(metrics))\n"
     )
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [*launch, script, Path(__file__).parent, trained["prologue"], shards]
-    subprocess.run(command, check=True, timeout=120, cwd=tmp_path)
+    folder = trained["prologue"]
+    run_on_two(preloaded, tmp_path, code, folder / "ar", folder / "tokenizer", folder / "tokens", shards)
     for process in (0, 1):
         together = read_json(tmp_path / f"metrics{process}.json")
         assert together.keys() == alone.keys()

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from image_files import UNSPLIT, WRITERS, encoded, params, tar_paths
+from image_files import UNSPLIT, WRITERS, Writer, encoded, params, tar_paths
 from PIL import Image
 
+from prologue.core.files import read_json
 from prologue.data.images import ImageShards
 from prologue.data.shards import write_shards
 from prologue.data.transforms import center_crop
-from prologue.files import read_json
 
 FORMATS = {
     "PNG": ("RGB", "L", "LA", "RGBA", "P", "1", "I;16"),
@@ -70,7 +70,7 @@ FILES = st.lists(
 
 @settings(max_examples=30, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 @given(files=FILES, write=st.sampled_from(WRITERS))
-def test_every_file_becomes_an_image_or_a_reason(files, write) -> None:
+def test_every_file_becomes_an_image_or_a_reason(files: list[tuple[str, bytes]], write: Writer) -> None:
     given_files = {f"odd/{number} {name}": content for number, (name, content) in enumerate(files)}
     given_files = {name: content for name, content in given_files.items() if len(name.encode()) < 200}
     with tempfile.TemporaryDirectory() as folder:

@@ -2,16 +2,16 @@
 
 import pytest
 import torch
-from conftest import ROOT
+from tiny import ROOT
 
-from prologue.describe import describe
+from prologue.core.params import Params, TransformerParams
+from prologue.core.variants import apply_overrides, load_variants
 from prologue.models.ar import ARConfig, ARModel
-from prologue.models.export import parameter_count
+from prologue.models.saved import parameter_count
 from prologue.models.tokenizer import Tokenizer
-from prologue.params import Params, TransformerParams
-from prologue.plan import plan_tokenizer
+from prologue.pipeline.describe import describe
+from prologue.training.plan import plan_tokenizer
 from prologue.training.tokenizer import tokenizer_config
-from prologue.variants import apply_overrides, load_variants
 
 CLASSES = 1000
 PUBLISHED = {  # millions of parameters, embeddings and codebooks included

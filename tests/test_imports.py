@@ -2,20 +2,21 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from conftest import tiny_params
 from diffusers import VQModel
 from safetensors.torch import load_file, save_file
+from tiny import tiny_params
 from training_run import run_stages
 
-from prologue.errors import PrologueError
-from prologue.interop.sources import import_params
+from prologue.core.errors import PrologueError
+from prologue.core.variants import Overrides
+from prologue.interop.imported import import_params
 from prologue.interop.vq_model import load_vq_model
-from prologue.models.export import load_tokenizer, save_model
+from prologue.models.saved import load_tokenizer, save_model
 from prologue.models.tokenizer import Tokenizer
-from prologue.variants import Overrides
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +28,7 @@ def _own_work_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
 def vq_folder(tmp_path: Path) -> Path:
     """A tiny VQModel of two resolutions, as diffusers saves it."""
     torch.manual_seed(0)
-    model = VQModel(
+    model: Any = VQModel(
         block_out_channels=(16, 16, 16),
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,

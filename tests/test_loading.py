@@ -11,12 +11,12 @@ import torch
 from image_files import SPLIT, encoded, noise, params, write_folder
 from PIL import Image
 
+from prologue.core.errors import PrologueError
+from prologue.core.params import AugmentParams
 from prologue.data.images import ImageShards
-from prologue.data.loader import training_batches, view_batches
+from prologue.data.loader import Batch, training_batches, view_batches
 from prologue.data.shards import write_shards
 from prologue.data.transforms import CROPS, center_crop, crop_views, random_crop
-from prologue.errors import PrologueError
-from prologue.params import AugmentParams
 
 AUGMENT = AugmentParams(max_scale=1.25, flip=True, decoder="exact")
 CROP = partial(random_crop, size=8, augment=AUGMENT)
@@ -29,7 +29,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "shards"
 
 
-def test_shards_can_be_read_in_forked_and_unpickled_copies(shards):
+def test_shards_can_be_read_in_forked_and_unpickled_copies(shards: Path) -> None:
     images = ImageShards(shards, "train")
     expected = images.read(5)
     assert pickle.loads(pickle.dumps(images)).read(5) == expected
@@ -42,21 +42,21 @@ def test_shards_can_be_read_in_forked_and_unpickled_copies(shards):
 def adm_center_crop(image: Image.Image, size: int) -> np.ndarray:
     """The crop of guided-diffusion's image_datasets.py, restated."""
     while min(*image.size) >= 2 * size:
-        image = image.resize(tuple(x // 2 for x in image.size), resample=Image.Resampling.BOX)
+        image = image.resize((image.width // 2, image.height // 2), resample=Image.Resampling.BOX)
     scale = size / min(*image.size)
-    image = image.resize(tuple(round(x * scale) for x in image.size), resample=Image.Resampling.BICUBIC)
+    image = image.resize((round(image.width * scale), round(image.height * scale)), resample=Image.Resampling.BICUBIC)
     array = np.array(image)
     y, x = (array.shape[0] - size) // 2, (array.shape[1] - size) // 2
     return array[y : y + size, x : x + size]
 
 
 @pytest.mark.parametrize("width_height", [(16, 16), (17, 33), (131, 40), (5, 9), (32, 31), (257, 99)])
-def test_center_crop_is_adms(width_height):
+def test_center_crop_is_adms(width_height: tuple[int, int]) -> None:
     image = noise(*width_height)
     assert np.array_equal(center_crop(image, 16), adm_center_crop(image, 16))
 
 
-def test_crop_views_are_in_the_documented_order():
+def test_crop_views_are_in_the_documented_order() -> None:
     image = noise(300, 290)
     center = adm_center_crop(image, 256)
     assert np.array_equal(crop_views(image, 256, "center"), center[None])
@@ -67,7 +67,7 @@ def test_crop_views_are_in_the_documented_order():
     assert all(len(crop_views(image, 8, scheme)) == views for scheme, views in CROPS.items())
 
 
-def test_random_crop_covers_scales_places_and_mirrors():
+def test_random_crop_covers_scales_places_and_mirrors() -> None:
     ramp = np.broadcast_to(np.linspace(0, 255, 40, dtype=np.uint8)[None, :, None], (40, 40, 3))
     image, rng = Image.fromarray(ramp.copy()), np.random.default_rng(0)
     data = encoded(image)
@@ -84,7 +84,7 @@ def test_random_crop_covers_scales_places_and_mirrors():
 
 @pytest.mark.parametrize("width_height", [(64, 48), (131, 40), (300, 257), (33, 200)])
 @pytest.mark.parametrize("format", ["JPEG", "PNG"])
-def test_the_fast_crop_is_the_same_crop_and_nearly_the_same_pixels(width_height, format):
+def test_the_fast_crop_is_the_same_crop_and_nearly_the_same_pixels(width_height: tuple[int, int], format: str) -> None:
     data = encoded(noise(6, 5).resize(width_height, Image.Resampling.BICUBIC), format)
     fast = AUGMENT.model_copy(update={"decoder": "fast"})
     for seed in range(8):
@@ -93,7 +93,7 @@ def test_the_fast_crop_is_the_same_crop_and_nearly_the_same_pixels(width_height,
         assert (one.float() - two.float()).abs().mean() < 2  # of 255; a crop some pixels off differs far more
 
 
-def test_a_damaged_shard_is_named(tmp_path):
+def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
     write_shards(params(write_folder(SPLIT, tmp_path / "s")), 0, tmp_path / "o")
     tar = tmp_path / "o" / "train" / "000001.tar"
     content = bytearray(tar.read_bytes())
@@ -106,11 +106,13 @@ def test_a_damaged_shard_is_named(tmp_path):
         list(training_batches(ImageShards(tmp_path / "o", "train"), CROP, 0, 8, 0, 1, 0, 1))
 
 
-def batches(images: ImageShards, start: int, stop: int, rank: int = 0, processes: int = 1, batch: int = 6):
+def batches(
+    images: ImageShards, start: int, stop: int, rank: int = 0, processes: int = 1, batch: int = 6
+) -> list[Batch]:
     return list(training_batches(images, CROP, 0, batch, start, stop, rank, processes))
 
 
-def test_training_resumes_at_any_step(shards):
+def test_training_resumes_at_any_step(shards: Path) -> None:
     images = ImageShards(shards, "train")
     whole = batches(images, 0, 7)
     for (pixels, labels), (again, labels_again) in zip(whole[4:], batches(images, 4, 7), strict=True):
@@ -120,7 +122,7 @@ def test_training_resumes_at_any_step(shards):
     assert (pixels.shape, pixels.dtype, labels.dtype) == ((6, 3, 8, 8), torch.uint8, torch.int64)
 
 
-def test_processes_share_each_global_batch(shards):
+def test_processes_share_each_global_batch(shards: Path) -> None:
     images = ImageShards(shards, "train")
     halves = [batches(images, 2, 4, rank, 2) for rank in (0, 1)]
     for whole, *parts in zip(batches(images, 2, 4), *halves, strict=True):
@@ -130,7 +132,7 @@ def test_processes_share_each_global_batch(shards):
         batches(images, 0, 1, processes=4)
 
 
-def test_each_epoch_shows_each_image_once_and_anew(shards, tmp_path):
+def test_each_epoch_shows_each_image_once_and_anew(shards: Path, tmp_path: Path) -> None:
     # one plain colour per image, so that a crop says which image it shows
     files = {f"train/a/{n}.png": encoded(Image.new("RGB", (8, 8), (n, n, n))) for n in range(11)}
     files["val/a/11.png"] = encoded(noise())
@@ -146,14 +148,14 @@ def test_each_epoch_shows_each_image_once_and_anew(shards, tmp_path):
     assert not torch.equal(first.flatten(1).sort(0).values, second.flatten(1).sort(0).values)
 
 
-def test_each_image_is_augmented_on_its_own(tmp_path):
+def test_each_image_is_augmented_on_its_own(tmp_path: Path) -> None:
     source = write_folder({f"a/{n}.png": encoded(noise()) for n in range(12)}, tmp_path / "s")
     write_shards(params(source), 0, tmp_path / "o")
     ((pixels, _),) = batches(ImageShards(tmp_path / "o", "train"), 0, 1)
     assert len(pixels.unique(dim=0)) > 1
 
 
-def test_loader_workers_change_nothing(shards, monkeypatch):
+def test_loader_workers_change_nothing(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = ImageShards(shards, "train")
     state = torch.get_rng_state()
     alone = batches(images, 0, 4)
@@ -163,7 +165,7 @@ def test_loader_workers_change_nothing(shards, monkeypatch):
         assert torch.equal(one[0], other[0])
 
 
-def test_view_batches_keep_the_order_of_the_indices(shards):
+def test_view_batches_keep_the_order_of_the_indices(shards: Path) -> None:
     images = ImageShards(shards, "train")
     indices = [5, 1, 7, 0, 2]
     got = list(view_batches(images, 8, "flip", indices, 2))

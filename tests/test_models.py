@@ -6,10 +6,10 @@ import pytest
 import torch
 from small_models import images, make_ar, make_tokenizer
 
-from prologue.errors import PrologueError
+from prologue.core.errors import PrologueError
 from prologue.models.ar import ARModel
-from prologue.models.export import load_tokenizer, save_model
 from prologue.models.quantizers import PrologueQuantizer
+from prologue.models.saved import load_tokenizer, save_model
 from prologue.models.vit import patchify, unpatchify
 from prologue.training.joint_ar import joint_ar_loss
 
@@ -51,7 +51,8 @@ def test_one_backward_pass_equals_two_alternating_ones() -> None:
     drop = torch.tensor([True, False, True, False])
     joint_ar_loss(ar, ar, tokenizer(images()), 3.0, null_classes(ar), drop).total.backward()
     together = [tokenizer.encoder.stack.queries.grad, ar.out.weight.grad, ar.token_embedding.weight.grad]
-    tokenizer.zero_grad(), ar.zero_grad()
+    tokenizer.zero_grad()
+    ar.zero_grad()
     ar.requires_grad_(False)
     output = tokenizer(images())
     null = torch.full((4,), ar.vocabulary.null_class)

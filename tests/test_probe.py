@@ -3,35 +3,37 @@
 import shutil
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, tiny_params
 from image_files import encoded
+from launches import TRAINING, Launch, assert_same_curves, words
 from PIL import Image
+from preloaded import Preloaded
 from safetensors.torch import load_file
 from scipy.stats import ks_2samp
-from test_never_lost import Process, assert_same_curves, words
+from tiny import ROOT, tiny_params
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms import functional as F
 
+from prologue.core.runtime import start_accelerator
+from prologue.core.variants import apply_overrides, load_variants
 from prologue.data.images import ImageShards
 from prologue.data.loader import training_batches
 from prologue.data.order import epoch_indices
 from prologue.data.shards import write_shards
 from prologue.data.transforms import random_resized_crop
-from prologue.evaluation.probe import run_probe
 from prologue.models.config import PrologueConfig, TokenizerConfig
-from prologue.models.export import load_tokenizer, save_model
+from prologue.models.saved import load_tokenizer, save_model
 from prologue.models.tokenizer import Tokenizer
-from prologue.runtime import start_accelerator
-from prologue.training.probe import ProbeTask, describe_protocol
+from prologue.probe.mae import ProbeTask, describe_protocol
+from prologue.probe.run import run_probe
 from prologue.training.schedule import CosineSchedule
-from prologue.variants import apply_overrides, load_variants
 
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200), "yellow": (200, 200, 40)}
-MAE = {
+MAE: dict[str, object] = {
     "probe__protocol": "mae",
     "probe__mae__steps": 60,
     "probe__mae__batch": 16,
@@ -47,7 +49,6 @@ MAE = {
 @pytest.fixture(autouse=True)
 def _own_work_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PROLOGUE_THREADS", "1")
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def test_steps_equal_a_plain_float64_computation(data: Path) -> None:
     task = ProbeTask(tiny_params(**MAE), data / "tokenizer", data / "shards", start_accelerator())
     tokenizer = load_tokenizer(data / "tokenizer")
     batches = [batch for _, batch in zip(range(13), task.batches(0), strict=False)]
-    features = {"prologue": [], "visual": []}
+    features: dict[str, list[Any]] = {"prologue": [], "visual": []}
     for images, _ in batches:
         visual, prologue = (tokens.detach().double().numpy() for tokens in tokenizer.encoder_features(images))
         features["prologue"].append(prologue.mean(1))
@@ -160,31 +161,29 @@ def heads(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(last / "modules.safetensors") | load_file(last / "optimizers.safetensors")
 
 
-def probe_process(folder: Path, data: Path, processes: int = 1) -> Process:
+def launch_probe(preloaded: Preloaded, folder: Path, data: Path, processes: int = 1) -> Launch:
     """The probe as a launch of its own."""
     if not folder.exists():
         shutil.copytree(data / "tokenizer", folder / "tokenizer")
-    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes))
-    return Process(folder, data / "shards", "probe", *words(MAE), launch=launch if processes > 1 else ())
+    return Launch(preloaded, folder, TRAINING, data / "shards", "probe", *words(MAE), processes=processes)
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def uninterrupted(preloaded: Preloaded, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("uninterrupted") / "run"
-    probe_process(folder, data).finish()
+    launch_probe(preloaded, folder, data).finish()
     return folder
 
 
 def test_a_killed_probe_ends_with_the_bits_of_an_uninterrupted_one(
-    data: Path, uninterrupted: Path, tmp_path: Path
+    data: Path, uninterrupted: Path, tmp_path: Path, preloaded: Preloaded
 ) -> None:
     folder = tmp_path / "killed"
     for after in (5, 31):
-        run = probe_process(folder, data)
+        run = launch_probe(preloaded, folder, data)
         run.wait_for_checkpoint("probe", after)
-        run.process.kill()
-        run.output()
-    assert "resuming from" in probe_process(folder, data).finish()
+        run.kill()
+    assert "resuming from" in launch_probe(preloaded, folder, data).finish()
     expected, got = heads(uninterrupted), heads(folder)
     assert expected.keys() == got.keys()
     assert {"prologue/linear.weight", "visual/norm.running_var", "visual/linear.bias/momentum_buffer"} <= got.keys()
@@ -193,8 +192,8 @@ def test_a_killed_probe_ends_with_the_bits_of_an_uninterrupted_one(
     assert_same_curves(uninterrupted / "curves", folder / "curves")
 
 
-def test_two_processes_train_as_one(data: Path, uninterrupted: Path, tmp_path: Path) -> None:
-    probe_process(tmp_path / "two", data, processes=2).finish()
+def test_two_processes_train_as_one(data: Path, uninterrupted: Path, tmp_path: Path, preloaded: Preloaded) -> None:
+    launch_probe(preloaded, tmp_path / "two", data, processes=2).finish()
     expected, got = heads(uninterrupted), heads(tmp_path / "two")
     for name in expected:
         torch.testing.assert_close(got[name], expected[name], rtol=1e-3, atol=1e-5, msg=name)
@@ -208,7 +207,7 @@ def test_crops_depend_on_seed_epoch_and_index_only(data: Path) -> None:
     images = ImageShards(data / "shards", "train")
 
     def crops(seed: int, batch: int, start: int, stop: int, processes: int) -> dict[tuple[int, int], torch.Tensor]:
-        found = {}
+        found: dict[tuple[int, int], torch.Tensor] = {}
         for rank in range(processes):
             crop = partial(random_resized_crop, size=8)
             steps = training_batches(images, crop, seed, batch, start, stop, rank, processes)

@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from prologue.errors import PrologueError
-from prologue.interop.folding import fold, read_tensors
+from prologue.core.errors import PrologueError
 from prologue.interop.published import (
     TOKENIZER_FILES,
     ar_file,
@@ -28,9 +27,10 @@ from prologue.interop.published import (
     load_tokenizer,
     tokenizer_sources,
 )
+from prologue.interop.tensors import convert, read_tensors
 from prologue.models.ar import ARModel
-from prologue.models.export import load_ar as load_saved_ar
-from prologue.models.export import save_model
+from prologue.models.saved import load_ar as load_saved_ar
+from prologue.models.saved import save_model
 from prologue.models.tokenizer import Tokenizer, Tokens
 from prologue.sampling import Choice, Choices, Guidance, generate
 from prologue.training.joint_ar import joint_ar_loss
@@ -46,7 +46,8 @@ Expected = dict[str, NDArray[Any]]
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_the_numbers_are_those_of_the_authors_program(folder: Path) -> None:
     expected = dict(np.load(folder / "expected.npz"))
-    for weights, prefix in (("raw", ""), ("ema", "ema_")):
+    known: tuple[tuple[Literal["raw", "ema"], str], ...] = (("raw", ""), ("ema", "ema_"))
+    for weights, prefix in known:
         if (folder / "tokenizer" / TOKENIZER_FILES[weights][0]).is_file():  # the fixtures leave raw weights out
             check_tokenizer(load_tokenizer(folder, weights), expected, prefix)
     tokenizer = load_tokenizer(folder)
@@ -174,12 +175,12 @@ def check_stage1(folder: Path, tokenizer: Tokenizer, ar: ARModel, images: Tensor
     files = [folder / "tokenizer" / name for name in TOKENIZER_FILES["ema"]]
     published = {name: tensor.requires_grad_() for name, tensor in read_tensors(files).items()}
     published_ar = {name: tensor.requires_grad_() for name, tensor in read_tensors([ar_file(folder, "raw")]).items()}
-    ar_weights = fold(published_ar, ar_sources(ar.config))
+    ar_weights = convert(published_ar, ar_sources(ar.config))
 
     def call_ar(*inputs: Tensor) -> Tensor:
         return torch.func.functional_call(ar, ar_weights, inputs)
 
-    weights = fold(published, tokenizer_sources(tokenizer.config))
+    weights = convert(published, tokenizer_sources(tokenizer.config))
     output = torch.func.functional_call(tokenizer, weights, (images,))
     null = torch.full((len(images),), ar.vocabulary.null_class)
     loss = joint_ar_loss(call_ar, ar, output, 1.0, null, torch.full((len(images),), drop))

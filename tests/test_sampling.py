@@ -1,28 +1,30 @@
 """Sampling: what the cached sampler draws, that an image depends on nothing but itself, and the stage's files."""
 
 import math
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_params
+from calls import record_calls
+from launches import run_on_two
 from PIL import Image
+from preloaded import Preloaded
 from small_models import make_ar, make_tokenizer
+from tiny import tiny_params
 
-from prologue.errors import PrologueError
+from prologue.core.errors import PrologueError
+from prologue.core.params import Params, TransformerParams
 from prologue.models.ar import ARConfig, ARModel
-from prologue.models.export import load_ar
+from prologue.models.saved import load_ar
 from prologue.models.vocabulary import Vocabulary
-from prologue.params import TransformerParams
+from prologue.pipeline.samples import make_samples
 from prologue.sampling import Choice, Choices, Guidance, generate
 from prologue.sampling import images as image_sampling
 from prologue.sampling.generation import TokenSampler
 from prologue.sampling.images import token_samplers
 from prologue.sampling.prologues import prologues_of, resample_visual, swap_prologues
-from prologue.sampling.samples import write_samples
 
 GREEDY = Choices(Choice(temperature=0), Choice(temperature=0))
 
@@ -54,6 +56,7 @@ def test_an_image_depends_on_its_own_seed_only_and_a_held_prologue_stays() -> No
     alone = generate(ar, classes[2:3], seeds=seeds[2:3])
     assert torch.equal(alone.visual[0], all_at_once.visual[2])
     held = generate(ar, classes, seeds=[(1, i) for i in range(4)], prologue=all_at_once.prologue)
+    assert held.prologue is not None
     assert torch.equal(held.prologue, all_at_once.prologue)
     assert not torch.equal(held.visual, all_at_once.visual)
 
@@ -109,15 +112,17 @@ def test_ids_are_drawn_as_often_as_their_probability_says(choice: Choice) -> Non
 @pytest.mark.parametrize("guidance", [None, Guidance(prologue=1.5, visual=3.0, power=0.5)])
 def test_the_same_image_whatever_is_drawn_beside_it(guidance: Guidance | None) -> None:
     torch.manual_seed(0)
-    vocabulary = Vocabulary(visual_codebook=512, prologue_codebook=128, visual_tokens=64, prologue_tokens=8, classes=10)
+    vocabulary = Vocabulary(visual_codebook=512, prologue_codebook=128, visual_tokens=24, prologue_tokens=8, classes=10)
     ar = ARModel(ARConfig(vocabulary=vocabulary, transformer=TransformerParams(layers=3, dim=192)))
     for parameter in ar.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     classes, seeds = torch.arange(40) % 10, [(7, image) for image in range(40)]
     together = generate(ar, classes, guidance, seeds=seeds)
+    assert together.prologue is not None
     torch.set_num_threads(2)  # nor does the number of threads matter to the blocks' shape
     for start, stop in ((0, 1), (5, 8), (3, 20), (17, 40)):
         part = generate(ar, classes[start:stop], guidance, seeds=seeds[start:stop])
+        assert part.prologue is not None
         assert torch.equal(part.prologue, together.prologue[start:stop])
         assert torch.equal(part.visual, together.visual[start:stop])
 
@@ -138,7 +143,9 @@ def test_prologues_are_held_taken_and_swapped() -> None:
     pixels = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
     classes = torch.tensor([0, 1])
     prologues = prologues_of(tokenizer, pixels)
-    assert torch.equal(prologues, tokenizer.encode(pixels).prologue)
+    encoded = tokenizer.encode(pixels).prologue
+    assert encoded is not None
+    assert torch.equal(prologues, encoded)
     tokens = sampler.sample(classes, [(0, 0), (0, 1)], prologues)
     twice = resample_visual(sampler, prologues, classes, 2, [(1, n) for n in range(4)])
     assert torch.equal(twice, tokens.visual.repeat_interleave(2, dim=0))  # greedy: the prologue decides
@@ -147,9 +154,9 @@ def test_prologues_are_held_taken_and_swapped() -> None:
     assert torch.equal(swapped, expected)
 
 
-def write(params, trained: Path, shards: Path, name: str) -> dict:
+def write(params: Params, trained: Path, shards: Path, name: str) -> dict[str, Any]:
     models = (trained / "ar", trained / "tokenizer", trained / "tokens")
-    return write_samples(params, *models, shards, Path(name), Path(f"{name}_figures"))
+    return make_samples(params, *models, shards, Path(name), Path(f"{name}_figures"))
 
 
 def test_the_stage_writes_adms_layout_figures_and_files(
@@ -173,36 +180,23 @@ def test_the_stage_writes_adms_layout_figures_and_files(
 
 
 def test_a_killed_run_goes_on_and_two_processes_draw_the_same(
-    trained: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preloaded: Preloaded
 ) -> None:
     monkeypatch.chdir(tmp_path)
     params = tiny_params(sampling__images=40)
     write(params, trained, shards, "whole")
-    drawn = []
-    decode = image_sampling.decode
-
-    def dies_after_two(*arguments: object) -> object:
-        if len(drawn) == 2:
-            raise KeyboardInterrupt
-        drawn.append(arguments)
-        return decode(*arguments)
-
     with monkeypatch.context() as patch:
-        patch.setattr(image_sampling, "decode", dies_after_two)
+        record_calls(patch, image_sampling, "decode", dies_after=2)
         with pytest.raises(KeyboardInterrupt):
             write(params, trained, shards, "again")
-    drawn.clear()
-    monkeypatch.setattr(image_sampling, "decode", lambda *a: (drawn.append(a), decode(*a))[1])
+    drawn = record_calls(monkeypatch, image_sampling, "decode")
     write(params, trained, shards, "again")
     assert len(drawn) == 3 + 3 - 2  # blocks of 16 in each of two runs
-    script = tmp_path / "two.py"
-    script.write_text(
-        "import sys\nfrom pathlib import Path\nsys.path.insert(0, sys.argv[1])\nfrom conftest import tiny_params\n"
-        "from test_sampling import write\n"
-        "write(tiny_params(sampling__images=40), Path(sys.argv[2]), Path(sys.argv[3]), 'two')\n"
+    code = (
+        "from pathlib import Path\nfrom tiny import tiny_params\nfrom prologue.pipeline.samples import make_samples\n"
+        "make_samples(tiny_params(sampling__images=40), *map(Path, sys.argv[1:]), Path('two'), Path('two_figures'))\n"
     )
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    subprocess.run([*launch, script, Path(__file__).parent, trained, shards], check=True, timeout=120)
+    run_on_two(preloaded, tmp_path, code, trained / "ar", trained / "tokenizer", trained / "tokens", shards)
     for run in ("cfg", "no_cfg"):
         expected = np.load(f"whole/{run}.npz")["arr_0"]
         for other in ("again", "two"):

@@ -9,15 +9,17 @@ import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
 import webdataset
-from conftest import wait_until
+from calls import record_calls
 from image_files import (
     SPLIT,
     UNSPLIT,
     WRITERS,
+    Writer,
     class_files,
     encoded,
     noise,
@@ -28,15 +30,18 @@ from image_files import (
     write_tar,
     write_zip,
 )
+from launches import run_on_two
 from PIL import Image
+from preloaded import Preloaded
+from waiting import wait_until
 
+from prologue.core.errors import PrologueError
+from prologue.core.files import read_json
 from prologue.data import shards as shards_module
 from prologue.data.images import ImageShards, open_image, to_rgb
 from prologue.data.shards import write_shards
 from prologue.data.sources.base import Unusable
 from prologue.data.sources.folder import FolderSource
-from prologue.errors import PrologueError
-from prologue.files import read_json
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +53,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("write", WRITERS)
 @pytest.mark.parametrize("prefix", ["", "wrapped/", "./"])
-def test_split_sources_read_alike_from_folder_zip_and_tar(write, prefix, tmp_path):
+def test_split_sources_read_alike_from_folder_zip_and_tar(write: Writer, prefix: str, tmp_path: Path) -> None:
     hidden = {".DS_Store": b"x", "train/cat/._0.png": b"x", "__MACOSX/train/cat/0.png": b"x"}
     files = {prefix + name: content for name, content in (SPLIT | hidden | {"README.txt": b"x"}).items()}
     metrics = write_shards(params(write(files, tmp_path / "source")), 0, tmp_path / "shards")
@@ -64,7 +69,9 @@ def test_split_sources_read_alike_from_folder_zip_and_tar(write, prefix, tmp_pat
 
 @pytest.mark.parametrize("write", WRITERS)
 @pytest.mark.parametrize(("fraction", "per_class"), [(0.5, 5), (0.1, 4)])  # 0.1: more, as the metrics need 10 in all
-def test_without_val_a_share_of_each_class_is_held_out(write, fraction, per_class, tmp_path):
+def test_without_val_a_share_of_each_class_is_held_out(
+    write: Writer, fraction: float, per_class: int, tmp_path: Path
+) -> None:
     source = write(UNSPLIT | {"single/0.png": encoded(noise()), "__MACOSX/0.png": b"x"}, tmp_path / "source")
     write_shards(params(source, val_fraction=fraction), 0, tmp_path / "shards")
     write_shards(params(source, val_fraction=fraction), 1, tmp_path / "other_seed")
@@ -76,14 +83,14 @@ def test_without_val_a_share_of_each_class_is_held_out(write, fraction, per_clas
 
 
 @pytest.mark.parametrize("name", ["validation", "test"])
-def test_other_names_of_val(name, tmp_path):
+def test_other_names_of_val(name: str, tmp_path: Path) -> None:
     files = class_files(3, "train/a", f"{name}/a") | {"extra/readme.png": b"x"}
     metrics = write_shards(params(write_folder(files, tmp_path / "source")), 0, tmp_path / "shards")
     assert metrics["val"]["images"] == 3
     assert metrics["rejected"]["count"] == 0
 
 
-def test_limits_are_balanced_over_classes(tmp_path):
+def test_limits_are_balanced_over_classes(tmp_path: Path) -> None:
     files = class_files(9, "train/a", "train/b", "val/a", "val/b") | class_files(2, "train/c")
     source = write_folder(files, tmp_path / "source")
     write_shards(params(source, train_limit=10, val_limit=5), 0, tmp_path / "shards")
@@ -91,13 +98,13 @@ def test_limits_are_balanced_over_classes(tmp_path):
     assert sorted(np.bincount(ImageShards(tmp_path / "shards", "val").labels)) == [2, 3]
 
 
-def test_the_same_input_gives_the_same_bytes(tmp_path):
+def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
     for name, source in ("a", write_folder(SPLIT, tmp_path / "s")), ("b", write_zip(SPLIT, tmp_path / "s.zip")):
         write_shards(params(source), 0, tmp_path / name)
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
 
 
-def test_training_shards_mix_classes_and_hold_what_the_manifest_says(tmp_path):
+def test_training_shards_mix_classes_and_hold_what_the_manifest_says(tmp_path: Path) -> None:
     write_shards(params(write_folder(UNSPLIT, tmp_path / "s"), images_per_shard=5), 0, tmp_path / "shards")
     images = ImageShards(tmp_path / "shards", "train")
     assert images.shard_sizes == [5, 5]
@@ -106,7 +113,7 @@ def test_training_shards_mix_classes_and_hold_what_the_manifest_says(tmp_path):
     assert [shard["images"] for shard in manifest["train"]["shards"]] == [5, 5]
 
 
-def test_webdataset_reads_what_the_index_points_at(shards):
+def test_webdataset_reads_what_the_index_points_at(shards: Path) -> None:
     images = ImageShards(shards, "train")
     tars = sorted(str(path) for path in (shards / "train").glob("*.tar"))
     samples = list(webdataset.WebDataset(tars, shardshuffle=False, empty_check=False))
@@ -128,7 +135,7 @@ DAMAGED = {
 }
 
 
-def test_damaged_and_odd_files_are_reported_by_name(tmp_path):
+def test_damaged_and_odd_files_are_reported_by_name(tmp_path: Path) -> None:
     bad = {f"cat/{name}": content for name, (content, _) in DAMAGED.items()}
     source = write_zip(UNSPLIT | bad | {"loose.png": encoded(noise())}, tmp_path / "source.zip")
     metrics = write_shards(params(source, val_fraction=0.1), 0, tmp_path / "shards")
@@ -140,20 +147,20 @@ def test_damaged_and_odd_files_are_reported_by_name(tmp_path):
     assert metrics["train"]["images"] + metrics["val"]["images"] == len(UNSPLIT)
 
 
-def test_too_many_damaged_files_stop_the_stage_and_leave_nothing(tmp_path):
+def test_too_many_damaged_files_stop_the_stage_and_leave_nothing(tmp_path: Path) -> None:
     source = write_folder(UNSPLIT | {"cat/broken.png": b"x"}, tmp_path / "source")
     with pytest.raises(PrologueError, match=r"cat/broken\.png: does not decode"):
         write_shards(params(source, max_rejected=0.01), 0, tmp_path / "shards")
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
-def test_a_class_without_a_usable_image_stops_the_stage(tmp_path):
+def test_a_class_without_a_usable_image_stops_the_stage(tmp_path: Path) -> None:
     source = write_folder(UNSPLIT | {"bird/broken.png": b"x"}, tmp_path / "source")
     with pytest.raises(PrologueError, match="bird"):
         write_shards(params(source), 0, tmp_path / "shards")
 
 
-def test_hostile_names_and_links_are_rejected(tmp_path):
+def test_hostile_names_and_links_are_rejected(tmp_path: Path) -> None:
     image = encoded(noise())
     hostile = {"../cat/evil.png": image, "/etc/evil.png": image, "cat/../../evil.png": image}
     with tarfile.open(write_tar(UNSPLIT | hostile, tmp_path / "s.tar"), "a") as archive:
@@ -185,12 +192,12 @@ def test_hostile_names_and_links_are_rejected(tmp_path):
         (class_files(1, "a", "b"), "one image per class"),
     ],
 )
-def test_unusable_sources_are_explained(files, message, tmp_path):
+def test_unusable_sources_are_explained(files: dict[str, bytes], message: str, tmp_path: Path) -> None:
     with pytest.raises(PrologueError, match=message):
         write_shards(params(write_folder(files, tmp_path / "source")), 0, tmp_path / "shards")
 
 
-def test_missing_and_unknown_sources_are_explained(tmp_path):
+def test_missing_and_unknown_sources_are_explained(tmp_path: Path) -> None:
     with pytest.raises(PrologueError, match="not found"):
         write_shards(params(tmp_path / "nowhere"), 0, tmp_path / "shards")
     (tmp_path / "data.rar").write_bytes(b"Rar!")
@@ -200,7 +207,7 @@ def test_missing_and_unknown_sources_are_explained(tmp_path):
         ImageShards(tmp_path, "train")
 
 
-def test_every_pixel_format_becomes_rgb():
+def test_every_pixel_format_becomes_rgb() -> None:
     grey16 = Image.fromarray(np.array([[0, 25650, 65535]], np.uint16))
     assert np.asarray(to_rgb(open_image(encoded(grey16))))[0, :, 0].tolist() == [0, 100, 255]
     rgba = Image.new("RGBA", (2, 2), (10, 20, 30, 0))
@@ -213,7 +220,7 @@ def test_every_pixel_format_becomes_rgb():
     assert to_rgb(open_image(encoded(Image.new("L", (2, 2), 7)))).getpixel((0, 0)) == (7, 7, 7)
 
 
-def test_exif_orientation_is_applied_and_phone_jpegs_with_two_pictures_are_accepted(tmp_path):
+def test_exif_orientation_is_applied_and_phone_jpegs_with_two_pictures_are_accepted(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be shown rotated by 90 degrees
     assert to_rgb(open_image(encoded(noise(20, 10), "JPEG", exif=exif))).size == (10, 20)
@@ -222,7 +229,7 @@ def test_exif_orientation_is_applied_and_phone_jpegs_with_two_pictures_are_accep
     assert metrics["rejected"]["count"] == 0
 
 
-def test_a_subset_of_classes_by_number_or_by_name(tmp_path):
+def test_a_subset_of_classes_by_number_or_by_name(tmp_path: Path) -> None:
     source = write_folder(
         class_files(6, "train/a", "train/b", "train/c") | class_files(3, "val/a", "val/b", "val/c"), tmp_path / "s"
     )
@@ -234,12 +241,12 @@ def test_a_subset_of_classes_by_number_or_by_name(tmp_path):
         write_shards(params(source, classes=["a", "d"]), 0, tmp_path / "o")
 
 
-def test_classes_that_are_numbers_are_ordered_by_value(tmp_path):
+def test_classes_that_are_numbers_are_ordered_by_value(tmp_path: Path) -> None:
     write_shards(params(write_folder(class_files(3, "10", "9", "100"), tmp_path / "s")), 0, tmp_path / "o")
     assert ImageShards(tmp_path / "o", "train").classes == ["9", "10", "100"]
 
 
-def test_the_number_of_workers_changes_no_byte(tmp_path, monkeypatch):
+def test_the_number_of_workers_changes_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write_folder(UNSPLIT | {"cat/broken.png": b"x"}, tmp_path / "s")
     for workers in ("1", "3"):
         monkeypatch.setenv("PROLOGUE_WORKERS", workers)
@@ -247,31 +254,21 @@ def test_the_number_of_workers_changes_no_byte(tmp_path, monkeypatch):
     assert tree(tmp_path / "1") == tree(tmp_path / "3")
 
 
-def test_a_killed_run_goes_on_with_the_missing_shards(tmp_path, monkeypatch):
+def test_a_killed_run_goes_on_with_the_missing_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write_folder(UNSPLIT, tmp_path / "s")
     write_shards(params(source), 0, tmp_path / "whole")
-    written = []
-    write = shards_module.write_shard
-
-    def dies_after_three(job):
-        if len(written) == 3:
-            raise KeyboardInterrupt
-        written.append(job.tar.name)
-        return write(job)
-
     with monkeypatch.context() as patch:
-        patch.setattr(shards_module, "write_shard", dies_after_three)
+        record_calls(patch, shards_module, "write_shard", dies_after=3)
         with pytest.raises(KeyboardInterrupt):
             write_shards(params(source), 0, tmp_path / "o")
     assert not (tmp_path / "o").exists()
-    written.clear()
-    monkeypatch.setattr(shards_module, "write_shard", lambda job: (written.append(job.tar.name), write(job))[1])
+    written = record_calls(monkeypatch, shards_module, "write_shard")
     write_shards(params(source), 0, tmp_path / "o")
     assert len(written) == 8 - 3  # ten images of each split, three to a shard
     assert tree(tmp_path / "o") == tree(tmp_path / "whole")
 
 
-def test_what_was_written_of_another_source_is_not_used(tmp_path, monkeypatch):
+def test_what_was_written_of_another_source_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write_folder(UNSPLIT, tmp_path / "s")
     with monkeypatch.context() as patch:
         patch.setattr(shards_module, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -291,7 +288,7 @@ def group_lives(group: int) -> bool:
     return True
 
 
-def test_kill_9_of_a_run_with_workers_ends_them_and_loses_no_finished_shard(tmp_path):
+def test_kill_9_of_a_run_with_workers_ends_them_and_loses_no_finished_shard(tmp_path: Path) -> None:
     source = write_folder(class_files(150, "cat", "dog"), tmp_path / "s")
     write_shards(params(source), 0, tmp_path / "whole")
     script = tmp_path / "run.py"
@@ -300,7 +297,7 @@ def test_kill_9_of_a_run_with_workers_ends_them_and_loses_no_finished_shard(tmp_
         "from prologue.data.shards import write_shards\n"
         "if __name__ == '__main__':\n    write_shards(params(Path(sys.argv[2])), 0, Path(sys.argv[3]))\n"
     )
-    command = [sys.executable, script, Path(__file__).parent, source, tmp_path / "o"]
+    command = [sys.executable, *map(str, (script, Path(__file__).parent, source, tmp_path / "o"))]
     environment = {**os.environ, "PROLOGUE_WORKERS": "2"}
     run = subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.DEVNULL)
     wait_until(lambda: len(list(tmp_path.glob(".o.tmp/*/*.json"))) >= 5)
@@ -313,21 +310,20 @@ def test_kill_9_of_a_run_with_workers_ends_them_and_loses_no_finished_shard(tmp_
     assert tree(tmp_path / "o") == tree(tmp_path / "whole")
 
 
-def test_two_ranks_write_what_one_does(tmp_path):
+def test_two_ranks_write_what_one_does(tmp_path: Path, preloaded: Preloaded) -> None:
     source = write_folder(UNSPLIT | {"cat/broken.png": b"x"}, tmp_path / "s")
-    script = tmp_path / "run.py"
-    script.write_text(
-        "import sys\nfrom pathlib import Path\nsys.path.insert(0, sys.argv[1])\nfrom image_files import params\n"
-        "from prologue.data.shards import write_shards\n"
-        "if __name__ == '__main__':\n    write_shards(params(Path(sys.argv[2])), 0, Path(sys.argv[3]))\n"
+    code = (
+        "from pathlib import Path\nfrom image_files import params\nfrom prologue.data.shards import write_shards\n"
+        "write_shards(params(Path(sys.argv[1])), 0, Path(sys.argv[2]))\n"
     )
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    subprocess.run([*launch, script, Path(__file__).parent, source, tmp_path / "two"], check=True, timeout=120)
+    run_on_two(preloaded, tmp_path, code, source, tmp_path / "two")
     write_shards(params(source), 0, tmp_path / "one")
     assert tree(tmp_path / "two") == tree(tmp_path / "one")
 
 
-def test_a_full_disk_is_said_before_and_while_writing_and_leaves_nothing_half_written(tmp_path, monkeypatch):
+def test_a_full_disk_is_said_before_and_while_writing_and_leaves_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = write_folder(UNSPLIT, tmp_path / "s")
     usage = shutil.disk_usage(tmp_path)
     with monkeypatch.context() as patch:
@@ -335,15 +331,15 @@ def test_a_full_disk_is_said_before_and_while_writing_and_leaves_nothing_half_wr
         with pytest.raises(PrologueError, match=r"the shards need 0\.0 GB more"):
             write_shards(params(source), 0, tmp_path / "o")
 
-    def full(tar, name, content):
-        if written_jobs and name.endswith("cls"):
+    def full(tar: BinaryIO, name: str, content: bytes) -> int:
+        if len(jobs) > 1 and name.endswith("cls"):
             raise OSError(errno.ENOSPC, "No space left on device")
         return add(tar, name, content)
 
-    add, write, written_jobs = shards_module._add, shards_module.write_shard, []
+    add = shards_module._add
     with monkeypatch.context() as patch:
+        jobs = record_calls(patch, shards_module, "write_shard")
         patch.setattr(shards_module, "_add", full)
-        patch.setattr(shards_module, "write_shard", lambda job: (write(job), written_jobs.append(job))[0])
         with pytest.raises(PrologueError, match=r"the disk is full while writing .*train/000001\.tar; finished shards"):
             write_shards(params(source), 0, tmp_path / "o")
     assert not (tmp_path / "o").exists()
@@ -353,11 +349,11 @@ def test_a_full_disk_is_said_before_and_while_writing_and_leaves_nothing_half_wr
     assert tree(tmp_path / "o").keys() >= {"train/000000.tar", "val/000003.tar"}
 
 
-def test_a_file_that_cannot_be_read_is_reported_by_name(tmp_path, monkeypatch):
+def test_a_file_that_cannot_be_read_is_reported_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write_folder(UNSPLIT, tmp_path / "s")
     read = FolderSource.read
 
-    def denied(self, path, size, place):
+    def denied(self: FolderSource, path: str, size: int, place: tuple[int, ...]) -> bytes:
         if path == "cat/3.png":
             raise Unusable("cannot be read: Permission denied")
         return read(self, path, size, place)
@@ -380,14 +376,14 @@ ODD_NAMES = [
 
 
 @pytest.mark.parametrize("write", WRITERS)
-def test_odd_names_survive(write, tmp_path):
+def test_odd_names_survive(write: Writer, tmp_path: Path) -> None:
     odd = {f"cät {kind}/{name}": encoded(noise(seed=n)) for kind in "ab" for n, name in enumerate(ODD_NAMES)}
     write_shards(params(write(odd, tmp_path / "s")), 0, tmp_path / "o")
     assert ImageShards(tmp_path / "o", "train").classes == ["cät a", "cät b"]
     assert set(tar_paths(tmp_path / "o", "train") + tar_paths(tmp_path / "o", "val")) == set(odd)
 
 
-def test_names_that_stand_twice_in_an_archive_are_two_images(tmp_path):
+def test_names_that_stand_twice_in_an_archive_are_two_images(tmp_path: Path) -> None:
     for write, path in ((write_zip, tmp_path / "s.zip"), (write_tar, tmp_path / "s.tar")):
         write(UNSPLIT, path)
         if path.suffix == ".zip":

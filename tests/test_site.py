@@ -9,15 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import CHROMIUM, Browser
-from conftest import ROOT
 from PIL import Image
+from report_sample import METRICS, add_figures_and_curves, build
 from study_sample import STUDY, make_project, run, write_study
-from test_report import METRICS, add_figures_and_curves, build
+from tiny import ROOT
 
-from prologue.errors import PrologueError
-from prologue.params import load_params
+from prologue.core.errors import PrologueError
+from prologue.core.params_file import load_params
 from prologue.report.comparison import compare
-from prologue.report.study_page import findings, read_study, write_study_page
+from prologue.report.study_page import findings, write_study_page
+from prologue.studies.table import read_study
 
 PAGES = {
     "index.html": "It worked: all 5 checks hold.",
@@ -145,7 +146,7 @@ def test_the_first_tab_stop_skips_to_the_content(browser: Browser, site: Path) -
 
 
 def test_colours_have_contrast() -> None:
-    css = (ROOT / "src/prologue/templates/site.css").read_text()
+    css = (ROOT / "src/prologue/report/templates/site.css").read_text()
     for scheme in re.findall(r":root \{(.+?)\}", css, re.DOTALL):
         colours = dict(re.findall(r"--(\w+): (#\w{6});", scheme))
         for text in ("ink", "muted", "link", "good", "bad"):

@@ -5,7 +5,9 @@ import json
 import struct
 import tarfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow
@@ -14,11 +16,11 @@ from image_files import SPLIT, UNSPLIT, class_files, encoded, noise, params, wri
 from pyarrow import parquet
 from scipy.io import savemat
 
+from prologue.core.errors import PrologueError
+from prologue.core.files import read_json
 from prologue.data.images import ImageShards
 from prologue.data.shards import write_shards
 from prologue.data.sources import kind_of
-from prologue.errors import PrologueError
-from prologue.files import read_json
 
 WNIDS = ["n01440764", "n01443537"]
 
@@ -33,11 +35,11 @@ def expected_of(files: dict[str, bytes], split: str) -> set[tuple[str, bytes]]:
     return {(name.split("/")[1], data) for name, data in files.items() if name.startswith(split)}
 
 
-def shard(source: Path, folder: Path, **changes: object) -> dict:
+def shard(source: Path, folder: Path, **changes: object) -> dict[str, Any]:
     return write_shards(params(source, **changes), 0, folder / "shards")
 
 
-def test_kaggles_zip_of_imagenet_is_read_without_unpacking(tmp_path):
+def test_kaggles_zip_of_imagenet_is_read_without_unpacking(tmp_path: Path) -> None:
     train = {f"train/{name}/{name}_{n}.JPEG": encoded(noise(seed=n), "JPEG") for n in range(4) for name in WNIDS}
     val = {
         f"val/ILSVRC2012_val_{n:08d}.JPEG": encoded(noise(seed=50 + n)) for n in range(1, 5)
@@ -71,7 +73,7 @@ def tar_bytes(files: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def test_the_official_tars_of_imagenet_are_read_without_unpacking(tmp_path):
+def test_the_official_tars_of_imagenet_are_read_without_unpacking(tmp_path: Path) -> None:
     source = tmp_path / "imagenet"
     source.mkdir()
     train = {
@@ -100,7 +102,7 @@ def test_the_official_tars_of_imagenet_are_read_without_unpacking(tmp_path):
     assert ImageShards(tmp_path / "shards", "val").class_names == ["tench", "goldfish"]
 
 
-def write_parquet(path: Path, rows: list[tuple[bytes | None, int]], names: list[str] | None) -> None:
+def write_parquet(path: Path, rows: Sequence[tuple[bytes | None, int]], names: list[str] | None) -> None:
     images = [{"bytes": data, "path": None} for data, _ in rows]
     table = pyarrow.table({"image": images, "label": [label for _, label in rows]})
     if names:
@@ -111,7 +113,7 @@ def write_parquet(path: Path, rows: list[tuple[bytes | None, int]], names: list[
 
 
 @pytest.mark.parametrize("names", [["zebra", "ant", "zebra"], None])
-def test_parquet_files_of_the_hub_keep_their_labels(names, tmp_path):
+def test_parquet_files_of_the_hub_keep_their_labels(names: list[str] | None, tmp_path: Path) -> None:
     rows = [(encoded(noise(seed=n)), n % 3) for n in range(12)]
     for part in range(2):
         write_parquet(tmp_path / "hub" / "data" / f"train-{part:05d}-of-00002.parquet", rows[part::2], names)
@@ -128,7 +130,7 @@ def test_parquet_files_of_the_hub_keep_their_labels(names, tmp_path):
     assert ImageShards(tmp_path / "shards", "train").class_names == (names or ["0", "1", "2"])
 
 
-def test_parquet_rows_without_an_image_or_a_label_are_named(tmp_path):
+def test_parquet_rows_without_an_image_or_a_label_are_named(tmp_path: Path) -> None:
     rows = [(encoded(noise(seed=n)), n % 2) for n in range(24)] + [(None, 0), (encoded(noise()), -1)]
     write_parquet(tmp_path / "one.parquet", rows, None)
     shard(tmp_path / "one.parquet", tmp_path)
@@ -136,7 +138,7 @@ def test_parquet_rows_without_an_image_or_a_label_are_named(tmp_path):
     assert reasons == {"one.parquet#12/0": "the row holds no image bytes", "one.parquet#12/1": "it has no label"}
 
 
-def test_shards_of_our_own_can_be_a_source_again(tmp_path):
+def test_shards_of_our_own_can_be_a_source_again(tmp_path: Path) -> None:
     shard(write_folder(SPLIT, tmp_path / "s"), tmp_path)
     metrics = write_shards(params(tmp_path / "shards"), 1, tmp_path / "again")
     assert metrics["kind"] == "webdataset"
@@ -147,9 +149,9 @@ def test_shards_of_our_own_can_be_a_source_again(tmp_path):
     }
 
 
-def test_shards_of_others_with_json_labels_and_names_per_file(tmp_path):
+def test_shards_of_others_with_json_labels_and_names_per_file(tmp_path: Path) -> None:
     def keyed(count: int, seed: int) -> dict[str, bytes]:
-        files = {}
+        files: dict[str, bytes] = {}
         for n in range(count):
             files |= {f"{seed + n}.jpg": encoded(noise(seed=seed + n), "JPEG"), f"{seed + n}.cls": b"%d" % (n % 2)}
         return files
@@ -170,7 +172,7 @@ def test_shards_of_others_with_json_labels_and_names_per_file(tmp_path):
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_zips_of_both_methods_and_with_64_bit_fields(method, tmp_path):
+def test_zips_of_both_methods_and_with_64_bit_fields(method: int, tmp_path: Path) -> None:
     path = tmp_path / "s.zip"
     with zipfile.ZipFile(path, "w", method) as archive:
         for name, content in SPLIT.items():
@@ -180,18 +182,18 @@ def test_zips_of_both_methods_and_with_64_bit_fields(method, tmp_path):
     assert images_of(tmp_path / "shards", "train") == expected_of(SPLIT, "train")
 
 
-def test_a_zip_that_lies_of_its_sizes_or_content_is_caught(tmp_path):
+def test_a_zip_that_lies_of_its_sizes_or_content_is_caught(tmp_path: Path) -> None:
     path = tmp_path / "s.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in UNSPLIT.items():
             archive.writestr(name, content)
         archive.writestr("cat/bomb.png", b"\0" * 10_000_000)
         archive.writestr("cat/other.png", encoded(noise()), zipfile.ZIP_LZMA)
-    content = bytearray(path.read_bytes())
-    central = content.index(b"cat/bomb.png", content.rindex(b"cat/bomb.png") - 100) - 46
-    assert content[central : central + 4] == b"PK\x01\x02"
-    content[central + 24 : central + 28] = struct.pack("<L", 1000)  # it says that it unpacks to 1,000 bytes
-    path.write_bytes(content)
+    lying = bytearray(path.read_bytes())
+    central = lying.index(b"cat/bomb.png", lying.rindex(b"cat/bomb.png") - 100) - 46
+    assert lying[central : central + 4] == b"PK\x01\x02"
+    lying[central + 24 : central + 28] = struct.pack("<L", 1000)  # it says that it unpacks to 1,000 bytes
+    path.write_bytes(lying)
     shard(path, tmp_path)
     reasons = {item["path"]: item["reason"] for item in read_json(tmp_path / "shards" / "manifest.json")["rejected"]}
     assert "checksum" in reasons["cat/bomb.png"]
@@ -212,14 +214,14 @@ def test_a_zip_that_lies_of_its_sizes_or_content_is_caught(tmp_path):
         ({f"{name}/{n}.png": b"x" for name in ("cat", "dog") for n in range(3)}, "cannot be used"),
     ],
 )
-def test_one_image_and_none_are_errors(files, message, tmp_path):
+def test_one_image_and_none_are_errors(files: dict[str, bytes], message: str, tmp_path: Path) -> None:
     (tmp_path / "s").mkdir()
     with pytest.raises(PrologueError, match=message):
         shard(write_folder(files, tmp_path / "s"), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
 
 
-def test_an_empty_class_folder_is_no_class_and_kinds_are_told_apart(tmp_path):
+def test_an_empty_class_folder_is_no_class_and_kinds_are_told_apart(tmp_path: Path) -> None:
     source = write_folder(UNSPLIT, tmp_path / "s")
     (source / "empty").mkdir()
     assert shard(source, tmp_path)["classes"] == 2

@@ -10,13 +10,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from conftest import ROOT, TINY
-from test_dag import Clone
+from clone import Clone
+from preloaded import Preloaded
+from tiny import ROOT, TINY
 
-from prologue.errors import PrologueError
-from prologue.params import load_params
+from prologue.core.errors import PrologueError
+from prologue.core.params_file import load_params
+from prologue.figures.studies import Point, draw_chart
 from prologue.studies.definition import SCALES, STUDIES, load_study, rows_at
-from prologue.studies.figures import Point, draw_figure
 
 NAMES = sorted(path.stem for path in (ROOT / STUDIES).glob("*.yaml"))
 SMALL = {
@@ -92,7 +93,7 @@ def test_figures_say_what_they_show(tmp_path: Path) -> None:
         Point("b", "into a", {"prologue.ar_weight": 0.01, "rfd": 3.5, "gfd": 5.0, "gfd_plain": 8.0}, None),
         Point("alone", "alone", {"prologue.ar_weight": 3.0, "rfd": 1.5, "gfd": None, "gfd_plain": 7.0}, None),
     ]
-    told = {kind: draw_figure(figure, points, {}, tmp_path / f"{kind}.svg") for kind, figure in figures.items()}
+    told = {kind: draw_chart(figure.chart, points, {}, tmp_path / f"{kind}.svg") for kind, figure in figures.items()}
     assert told["bars"] is not None
     assert "gfd: a 4; b 5." in told["bars"]
     assert "rfd: into a 3.5 at 0.01, 2.5 at 0.1; alone 1.5 at 3" in str(told["lines"])
@@ -100,23 +101,25 @@ def test_figures_say_what_they_show(tmp_path: Path) -> None:
     for kind in told:
         assert (tmp_path / f"{kind}.svg").stat().st_size > 1000
         assert (tmp_path / f"{kind}.png").stat().st_size > 1000
-    assert draw_figure(figures["sweep"], points[1:], {}, tmp_path / "none.svg") is None
+    assert draw_chart(figures["sweep"].chart, points[1:], {}, tmp_path / "none.svg") is None
     assert not (tmp_path / "none.svg").exists()
 
 
-def test_a_study_survives_interruption_and_failing_rows_and_reruns_nothing_that_is_done(tmp_path: Path) -> None:
-    clone = Clone(tmp_path / "clone")
+def test_a_study_survives_interruption_and_failing_rows_and_reruns_nothing_that_is_done(
+    tmp_path: Path, preloaded: Preloaded
+) -> None:
+    clone = Clone(tmp_path / "clone", preloaded)
     clone.change(TINY | {"data.source": "photos", "data.val_fraction": 0.2})
     (clone.folder / "studies").mkdir()
     (clone.folder / "studies" / "small.yaml").write_text(yaml.safe_dump(SMALL))
     clone.run("git", "add", "-A")
     clone.run("git", "commit", "-qm", "study")
-    assert clone.stages_run("repro", "reference") == {"shards", "reference"}
+    assert clone.stages_run("repro", "reference") == {"plan", "shards", "reference"}
     plan = clone.run("prologue", "study", "small", "--plan").stdout
     assert "shards, reference" in " ".join(plan.split())
     assert "3 experiments to run" in plan
 
-    command = [Path(sys.executable).parent / "prologue", "study", "small"]
+    command = [str(Path(sys.executable).parent / "prologue"), "study", "small"]
     first = subprocess.Popen(
         command,
         cwd=clone.folder,

@@ -7,17 +7,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import tiny_params
+from calls import record_calls
+from tiny import tiny_params
 
-from prologue.data.tokens import TokenCache
+from prologue.core.params_file import ParamsError
 from prologue.evaluation import sweep
 from prologue.evaluation.generation import evaluate_generation
-from prologue.evaluation.likelihood import evaluate_ar, token_losses
+from prologue.evaluation.likelihood import evaluate_ar
 from prologue.evaluation.reference import compute_reference
 from prologue.evaluation.sweep import sweep_sampling
-from prologue.models.export import load_ar
-from prologue.params import ParamsError
-from prologue.sampling.samples import write_samples
+from prologue.models.saved import load_ar
+from prologue.pipeline.samples import make_samples
+from prologue.tokens.cache import TokenCache
+from prologue.tokens.likelihood import token_losses
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,7 @@ def test_a_point_of_the_sweep_is_the_run_at_that_value(
     assert list(metrics["points"]) == ["1", "2.5"]
     params = tiny_params(sampling__cfg__visual__guidance=2.5)
     models = (trained / "ar", trained / "tokenizer", trained / "tokens")
-    write_samples(params, *models, shards, Path("samples"), Path("pictures"))
+    make_samples(params, *models, shards, Path("samples"), Path("pictures"))
     alone = evaluate_generation(params, Path("samples"), reference)["cfg"]
     for name, value in metrics["points"]["2.5"].items():
         assert value == pytest.approx(alone[name], rel=1e-6), name
@@ -57,9 +59,7 @@ def test_a_further_value_costs_only_its_own(
     trained: Path, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    sampled: list[object] = []
-    draw = sweep.sample_images
-    monkeypatch.setattr(sweep, "sample_images", lambda *given: (sampled.append(given), draw(*given))[1])
+    sampled = record_calls(monkeypatch, sweep, "sample_images")
     first = run(trained, reference)
     assert len(sampled) == 2
     more = run(trained, reference, sweep__values=[1.0, 1.5, 2.5])

@@ -1,31 +1,34 @@
 """Both training stages in one process: every system, where gradients go, and what is wrong stops by name."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_params
+from calls import record_calls
 from safetensors.torch import load_file
+from tiny import tiny_params
 from training_run import run_stages
 
-from prologue.data import tokens as token_cache
+from prologue.core.errors import PrologueError
+from prologue.core.params import Params
+from prologue.core.runtime import start_accelerator
 from prologue.data.images import ImageShards
-from prologue.data.tokens import TokenCache, write_tokens
 from prologue.data.transforms import crop_views
-from prologue.errors import PrologueError
 from prologue.models.dropout import RowDropout, key_rows
-from prologue.models.export import load_ar, load_tokenizer
+from prologue.models.saved import load_ar, load_tokenizer
 from prologue.models.tokenizer import Tokenizer
-from prologue.params import Params
-from prologue.plan import plan_tokenizer
-from prologue.runtime import start_accelerator
+from prologue.pipeline.ar import make_ar
+from prologue.report.live import PAGE, write_page
+from prologue.tokens import encoding
+from prologue.tokens.cache import TokenCache
+from prologue.tokens.encoding import write_tokens
 from prologue.training import tokenizer as tokenizer_training
-from prologue.training.ar import make_ar
 from prologue.training.ema import EMA
+from prologue.training.plan import plan_tokenizer
 from prologue.training.schedule import Schedule
 from prologue.training.tokenizer import TokenizerTask, tokenizer_config
-from prologue.watch import PAGE, write_page
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +57,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_name_and_step(shards: Path, mo
 def test_the_module_where_numbers_stop_being_finite_is_named(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     start = TokenizerTask.gradients
 
-    def broken(self: TokenizerTask, step: int, batch: object) -> object:
+    def broken(self: TokenizerTask, step: int, batch: Any) -> object:
         if step == 3:
             self.model.decoder.stack.transformer.blocks[0].feed_forward.fc1.weight.data[0, 0] = float("inf")
         return start(self, step, batch)
@@ -70,7 +73,7 @@ def test_the_module_where_numbers_stop_being_finite_is_named(shards: Path, monke
 def test_a_gradient_that_is_not_finite_is_named(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     start = TokenizerTask.__init__
 
-    def broken(self: TokenizerTask, *arguments: object) -> None:
+    def broken(self: TokenizerTask, *arguments: Any) -> None:
         start(self, *arguments)
         self.model.encoder.stack.input_layer.bias.register_hook(lambda gradient: gradient / 0)
 
@@ -80,7 +83,9 @@ def test_a_gradient_that_is_not_finite_is_named(shards: Path, monkeypatch: pytes
         run_stages(tiny_params(), shards, ["tokenizer"])
 
 
-def test_a_collapsing_codebook_is_warned_about_while_it_happens(shards: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_collapsing_codebook_is_warned_about_while_it_happens(
+    shards: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     params = tiny_params(stage1__min_usage=1.0, stage1__steps=4)
     run_stages(params, shards, ["tokenizer"])
     warnings = capsys.readouterr().err
@@ -151,7 +156,7 @@ def test_training_lowers_the_losses_of_both_stages(shards: Path) -> None:
     assert page.count("<svg ") > 10
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org/", "")  # shows offline
     for stage, step in (("tokenizer", 40), ("ar", 60)):
-        assert (Path("curves") / stage / "images" / f"step_{step:08d}.png").is_file()  # what validation drew
+        assert list(Path(".work", stage).glob(f"*/curves/plots/images/step_{step:08d}.png"))  # what validation drew
 
 
 def test_the_token_cache_holds_what_the_tokenizer_encodes(shards: Path) -> None:
@@ -165,6 +170,8 @@ def test_the_token_cache_holds_what_the_tokenizer_encodes(shards: Path) -> None:
         pixels = torch.from_numpy(crop_views(images.image(index), 16, "ten")[view]).permute(2, 0, 1)[None]
         expected, cached = tokenizer.encode(pixels), cache.read(np.array([index]), np.array([view]))
         assert torch.equal(expected.visual, cached.visual)
+        assert expected.prologue is not None
+        assert cached.prologue is not None
         assert torch.equal(expected.prologue, cached.prologue)
         assert cache.labels[index] == images.labels[index]
         assert torch.equal(tokenizer.decode(cached.visual), tokenizer.decode(expected.visual))
@@ -174,20 +181,11 @@ def test_a_killed_token_cache_goes_on_with_the_missing_shards(shards: Path, monk
     params = tiny_params(tokens__crops="flip")
     run_stages(params, shards, ["tokenizer", "tokens"])
     whole = {path.name: path.read_bytes() for path in Path("tokens").rglob("*.npy")}
-    write, written = token_cache._write_shard, []
-
-    def dies_after_one(*arguments: object) -> None:
-        if written:
-            raise KeyboardInterrupt
-        written.append(arguments)
-        write(*arguments)
-
     with monkeypatch.context() as patch:
-        patch.setattr(token_cache, "_write_shard", dies_after_one)
+        record_calls(patch, encoding, "_write_shard", dies_after=1)
         with pytest.raises(KeyboardInterrupt):
             write_tokens(params, Path("tokenizer"), shards, Path("again"))
-    written.clear()
-    monkeypatch.setattr(token_cache, "_write_shard", lambda *a: (written.append(a), write(*a)))
+    written = record_calls(monkeypatch, encoding, "_write_shard")
     write_tokens(params, Path("tokenizer"), shards, Path("again"))
     assert len(written) == 3  # of 3 training shards and 1 of validation
     assert {path.name: path.read_bytes() for path in Path("again").rglob("*.npy")} == whole

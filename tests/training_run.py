@@ -7,39 +7,43 @@ process of its own it can be killed, interrupted and launched on several process
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import yaml
-from conftest import tiny_params
+from tiny import tiny_params
 
-from prologue.data.tokens import write_tokens
-from prologue.errors import PrologueError
-from prologue.evaluation.probe import run_probe
-from prologue.params import Params
-from prologue.training.ar import train_ar
-from prologue.training.attach import make_attached
-from prologue.training.tokenizer import make_tokenizer
+from prologue.core.errors import PrologueError
+from prologue.core.files import parse_yaml, write_json
+from prologue.core.launch import is_main_process
+from prologue.core.params import Params
+from prologue.pipeline.ar import make_ar
+from prologue.pipeline.attach import make_attached
+from prologue.pipeline.tokenizer import make_tokenizer
+from prologue.probe.run import run_probe
+from prologue.tokens.encoding import write_tokens
 
 
 def run_stages(params: Params, shards: Path, stages: list[str], folder: Path = Path()) -> Path:
-    """Run the named stages into `folder`; returns it."""
+    """Run the named stages into `folder`, with the metrics of each; returns the folder."""
+    tokenizer, curves = folder / "tokenizer", folder / "curves"
+    run: dict[str, Callable[[], dict[str, Any]]] = {
+        "tokenizer": lambda: make_tokenizer(params, shards, tokenizer, curves / "tokenizer"),
+        "attach": lambda: make_attached(params, tokenizer, shards, folder / "attached", curves / "attach"),
+        "tokens": lambda: write_tokens(params, tokenizer, shards, folder / "tokens"),
+        "ar": lambda: make_ar(params, tokenizer, folder / "tokens", folder / "ar", curves / "ar"),
+        "probe": lambda: run_probe(params, tokenizer, shards, curves / "probe"),
+    }
     for stage in stages:
-        if stage == "tokenizer":
-            make_tokenizer(params, shards, folder / "tokenizer", folder / "curves" / "tokenizer")
-        elif stage == "attach":
-            make_attached(params, folder / "tokenizer", shards, folder / "attached", folder / "curves" / "attach")
-        elif stage == "tokens":
-            write_tokens(params, folder / "tokenizer", shards, folder / "tokens")
-        elif stage == "probe":
-            run_probe(params, folder / "tokenizer", shards, folder / "curves" / "probe")
-        else:
-            train_ar(params, folder / "tokenizer", folder / "tokens", folder / "ar", folder / "curves" / "ar")
+        metrics = run[stage]()
+        if is_main_process():
+            write_json(folder / "metrics" / f"{stage}.json", metrics)
     return folder
 
 
 def main() -> None:
     """Run as the command line says; errors meant for the user end the process with their message."""
-    own = {key.replace(".", "__"): yaml.safe_load(value) for key, _, value in (w.partition("=") for w in sys.argv[3:])}
+    own = {key.replace(".", "__"): parse_yaml(value) for key, _, value in (w.partition("=") for w in sys.argv[3:])}
     try:
         run_stages(tiny_params(**own), Path(sys.argv[1]), sys.argv[2].split(","))
     except PrologueError as error:

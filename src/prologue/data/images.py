@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from prologue.errors import PrologueError
-from prologue.files import read_json
+from prologue.core.errors import PrologueError
+from prologue.core.files import read_json
 
 MANIFEST = "manifest.json"
 MANIFEST_FORMAT = 2

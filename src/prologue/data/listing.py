@@ -14,10 +14,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from prologue.core.errors import PrologueError
 from prologue.data.images import EXTENSIONS
 from prologue.data.sources.base import File, Source
 from prologue.data.sources.layout import SPLITS, VAL_SPLITS, is_hidden, parts_of, points_outside
-from prologue.errors import PrologueError
 
 ROWS = 10_000  # written at once
 FOLDERS = 3  # outermost folders of a path that can tell splits and classes

@@ -7,12 +7,13 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
+from prologue.core.runtime import loader_workers
+from prologue.core.seeds import Stream
+from prologue.core.sharing import own_rows
 from prologue.data.images import ImageShards
-from prologue.data.order import epoch_indices, share_of
+from prologue.data.order import epoch_indices
 from prologue.data.transforms import Cropper, Pixels, crop_views
-from prologue.runtime import loader_workers
 
-STREAM = 2  # of random numbers, apart from those of the order
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -26,7 +27,7 @@ def training_batches(
     rank: int,
     processes: int,
 ) -> Iterator[Batch]:
-    """This process's share of the global batches of the steps from `start` to before `stop`.
+    """This process's rows of the global batches of the steps from `start` to before `stop`.
 
     `epoch_indices` says which images a step holds; how `crop` cuts one depends on the seed, its epoch and its index.
 
@@ -36,8 +37,8 @@ def training_batches(
     Raises:
         PrologueError: the batch cannot be divided over the processes.
     """
-    share = share_of(batch, rank, processes)
-    return _load(_TrainingSteps(shards, crop, seed, batch, share), range(start, stop))
+    rows = own_rows(batch, rank, processes)
+    return _load(_TrainingSteps(shards, crop, seed, batch, rows), range(start, stop))
 
 
 def view_batches(
@@ -65,19 +66,21 @@ def _load(dataset: Dataset[Batch], keys: range) -> Iterator[Batch]:
 
 
 class _TrainingSteps(Dataset[Batch]):
-    """The share of one process in the batch of each step."""
+    """The rows of one process in the batch of each step."""
 
-    def __init__(self, shards: ImageShards, crop: Cropper, seed: int, batch: int, share: slice) -> None:
-        self._shards, self._crop, self._seed, self._batch, self._share = shards, crop, seed, batch, share
+    def __init__(self, shards: ImageShards, crop: Cropper, seed: int, batch: int, rows: slice) -> None:
+        self._shards, self._crop, self._seed, self._batch, self._rows = shards, crop, seed, batch, rows
 
     def __getitem__(self, step: int) -> Batch:
         epochs, indices = epoch_indices(len(self._shards), self._seed, self._batch, step)
-        own = indices[self._share]
-        crops = [self._view(int(epoch), int(index)) for epoch, index in zip(epochs[self._share], own, strict=True)]
+        own = indices[self._rows]
+        crops = [self._view(int(epoch), int(index)) for epoch, index in zip(epochs[self._rows], own, strict=True)]
         return torch.stack(crops), torch.from_numpy(self._shards.labels[own])
 
     def _view(self, epoch: int, index: int) -> torch.Tensor:
-        return self._crop(self._shards.read(index), rng=np.random.default_rng((STREAM, self._seed, epoch, index)))
+        return self._crop(
+            self._shards.read(index), rng=np.random.default_rng((Stream.AUGMENTATION, self._seed, epoch, index))
+        )
 
 
 class _ViewBatches(Dataset[Batch]):

@@ -5,10 +5,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from prologue.errors import PrologueError
-from prologue.seeds import derive_seed
+from prologue.core.seeds import Stream, derive_seed
 
-STREAM = 1  # of random numbers, apart from those of augmentation
 SPREAD = 1000  # validation images of a point of a curve
 
 
@@ -25,19 +23,9 @@ def epoch_indices(count: int, seed: int, batch: int, step: int) -> tuple[NDArray
     return epochs, indices
 
 
-def share_of(batch: int, rank: int, processes: int) -> slice:
-    """The contiguous slice of a global batch that process `rank` works on.
-
-    Raises PrologueError where the batch cannot be divided evenly.
-    """
-    if batch % processes:
-        raise PrologueError(f"a batch of {batch} cannot be divided over {processes} processes: change the batch size")
-    return slice(rank * batch // processes, (rank + 1) * batch // processes)
-
-
 @lru_cache(maxsize=2)  # a batch may straddle two epochs
 def _permutation(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
-    return np.random.default_rng(derive_seed(STREAM, seed, epoch)).permutation(count)
+    return np.random.default_rng(derive_seed(Stream.ORDER, seed, epoch)).permutation(count)
 
 
 def spread(count: int) -> NDArray[np.int64]:

@@ -5,8 +5,6 @@ and machines share them out, and a run that was killed goes on with those that a
 """
 
 import errno
-import hashlib
-import json
 import os
 import shutil
 import signal
@@ -23,19 +21,21 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from prologue.data.choice import choose_images, name_some
+from prologue.core.errors import PrologueError
+from prologue.core.files import read_json, remove, replacing, sha256, write_json
+from prologue.core.launch import is_main_process, own_cores, progress, rank, world_size
+from prologue.core.params import DataParams
+from prologue.core.sharing import own_tasks
+from prologue.core.work import close_work, open_work, origin_of, read_origin
 from prologue.data.images import MANIFEST, MANIFEST_FORMAT, index_path
 from prologue.data.listing import ListedImage, Listing, list_files
+from prologue.data.selection import choose_images, name_some
 from prologue.data.sources import kind_of, open_source
 from prologue.data.sources.base import Source, Unusable
 from prologue.data.verify import check_image, check_size
-from prologue.errors import PrologueError
-from prologue.files import read_json, remove, replacing, sha256, write_json
-from prologue.launch import is_main_process, own_cores, progress, rank, world_size
-from prologue.params import DataParams
 
 SPLITS = ("train", "val")
-LISTING, KEY = "listing.sqlite", "key"
+LISTING = "listing.sqlite"
 TAR_OVERHEAD = 3 * 1024  # bytes beside each image: three headers, class and path
 NAMED_IN_ERROR = 5  # rejected files
 
@@ -46,7 +46,7 @@ class SourceError(PrologueError):
 
 @dataclass(frozen=True)
 class Job:
-    """One shard to write, and what it is written from; `key` stands for the listing's content."""
+    """One shard to write, and what it is written from; `key` stands for the work's origin."""
 
     work: Path
     key: str
@@ -101,16 +101,15 @@ def _barrier() -> Callable[[], None]:
     """What waits for all processes of the launch; torch is needed, and loaded, only where there are several."""
     if world_size() == 1:
         return lambda: None
-    from prologue.runtime import start_accelerator
+    from prologue.core.runtime import start_accelerator
 
     return start_accelerator().wait_for_everyone
 
 
 def _prepare(work: Path, kind: str, data: DataParams, seed: int) -> None:
     """List the source and choose the images; keep the shards that an earlier run wrote of the same."""
-    work.mkdir(parents=True, exist_ok=True)
-    remove(work / LISTING)
-    with Listing(work / LISTING) as listing:
+    made = work.with_suffix(".listing")
+    with replacing(made) as temporary, Listing(temporary) as listing:
         try:
             source = open_source(kind, data.source)
             digest = list_files(listing, source, seed)
@@ -119,13 +118,10 @@ def _prepare(work: Path, kind: str, data: DataParams, seed: int) -> None:
             raise SourceError(f"data.source: {data.source} cannot be listed: {error}") from None
         except PrologueError as error:
             raise SourceError(f"data.source: {data.source}: {error}") from None
-        settings = data.model_dump(mode="json", exclude={"source", "image_size"})
-        key = hashlib.sha256(f"{MANIFEST_FORMAT} {seed} {json.dumps(settings)} {digest}".encode()).hexdigest()
-        if not (work / KEY).is_file() or (work / KEY).read_text() != key:
-            for name in (*SPLITS, KEY):
-                remove(work / name)
-            (work / KEY).write_text(key)
+        settings = data.model_dump(exclude={"source", "image_size"}) | {"seed": seed, "files": digest}
+        open_work(work, origin_of(settings, [], __file__))
         _require_space(work, listing)
+    made.replace(work / LISTING)
     for split in SPLITS:
         (work / split).mkdir(exist_ok=True)
 
@@ -145,17 +141,18 @@ def _jobs(work: Path, kind: str, data: DataParams) -> list[Job]:
     """Every shard of both splits."""
     with Listing(work / LISTING) as listing:
         counts = {split: listing.count(split) for split in SPLITS}
-    key = (work / KEY).read_text()
+    origin = read_origin(work)
+    assert origin is not None
     return [
-        Job(work, key, data.source, kind, split, number, data.images_per_shard, data.max_pixels)
+        Job(work, origin.key, data.source, kind, split, number, data.images_per_shard, data.max_pixels)
         for split in SPLITS
         for number in range(-(-counts[split] // data.images_per_shard))
     ]
 
 
 def _write_own(work: Path, jobs: list[Job], data: DataParams) -> None:
-    """Write this process's share of the shards that are missing."""
-    missing = [job for job in jobs if not job.report.is_file()][rank() :: world_size()]
+    """Write those of the missing shards that are this process's."""
+    missing = own_tasks([job for job in jobs if not job.report.is_file()], rank(), world_size())
     with Listing(work / LISTING) as listing:
         limit = _RejectionLimit(data, sum(listing.count(split) for split in SPLITS))
     for report in progress(_written(missing), "shards", "shard", len(missing)):
@@ -291,11 +288,10 @@ def _finish(work: Path, kind: str, data: DataParams, output: Path) -> dict[str, 
     _require_all_classes(work, manifest, data)
     write_json(work / MANIFEST, manifest)
     empty = [work / report["file"] for split in SPLITS for report in reports[split] if not report["images"]]
-    leftovers = [work / LISTING, work / KEY, *work.glob("*/*.json"), *empty, *map(index_path, empty)]
+    leftovers = [work / LISTING, *work.glob("*/*.json"), *empty, *map(index_path, empty)]
     for leftover in leftovers:
         remove(leftover)
-    remove(output)
-    work.rename(output)
+    close_work(work, output)
     return {
         "kind": kind,
         **{split: {"images": manifest[split]["images"]} for split in SPLITS},

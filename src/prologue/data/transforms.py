@@ -15,8 +15,8 @@ from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from prologue.core.params import AugmentParams
 from prologue.data.images import open_image, to_rgb
-from prologue.params import AugmentParams
 
 Pixels = NDArray[np.uint8]
 

@@ -1,8 +1,4 @@
-"""What the AR model attends to: maps of every layer, and the share that each part of the sequence gets (Sec. 4.2).
-
-Position i reads the i-th input of [class] prologue [EOS] visual and predicts the token after it. A visual position is
-one that predicts a visual token: its own input is that token's left neighbour, and every cell of the grid has one.
-"""
+"""What the AR model attends to: maps of every layer, measured on validation images and drawn (Sec. 4.2)."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,18 +11,19 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor
 
+from prologue.core.files import replacing
+from prologue.core.launch import progress
+from prologue.core.runtime import start_accelerator
+from prologue.core.sharing import own_tasks
 from prologue.data.images import ImageShards
 from prologue.data.loader import view_batches
-from prologue.data.tokens import TokenCache
 from prologue.figures.attention import draw_attention_maps, draw_attention_shares, draw_prologue_attention
-from prologue.files import replacing
-from prologue.launch import progress
+from prologue.measures.attention import attention_shares, attention_to_prologue, uniform_attention
 from prologue.models.ar import ARModel
 from prologue.models.config import TokenizerConfig
-from prologue.models.export import load_ar, load_tokenizer
+from prologue.models.saved import load_ar, load_tokenizer
 from prologue.models.transformer import Block, Transformer, attention_weights
-from prologue.models.vocabulary import Vocabulary
-from prologue.runtime import start_accelerator
+from prologue.tokens.cache import TokenCache
 
 IMAGES = 256  # validation images that maps are averaged over
 SHOWN = 4  # images whose own maps are drawn, one of each of the first classes
@@ -110,67 +107,17 @@ def image_attention(ar: ARModel, cache: TokenCache, images: NDArray[np.int64]) -
 def mean_attention(ar: ARModel, cache: TokenCache, images: NDArray[np.int64], accelerator: Accelerator) -> Tensor:
     """Attention of every layer, mean over heads and the cache's `images` (Fig. 6, A2): float64 (layers, T, T), on CPU.
 
-    Every process of the launch works on its share of the images; all get the result.
+    Processes take turns with the images; all get the result.
     """
     shape = (ar.config.transformer.layers, ar.vocabulary.length, ar.vocabulary.length)
     total = torch.zeros(shape, dtype=torch.float64, device=accelerator.device)
-    own = images[accelerator.process_index :: accelerator.num_processes]
+    own = own_tasks(images, accelerator.process_index, accelerator.num_processes)
     batches = [own[start : start + BATCH] for start in range(0, len(own), BATCH)]
     for batch in progress(batches, "attention", "batch"):
         total += image_attention(ar, cache, batch).sum(dim=1)
     summed = accelerator.reduce(total, "sum")
     assert isinstance(summed, Tensor)
     return summed.cpu() / len(images)
-
-
-def uniform_attention(length: int) -> Tensor:
-    """The map of positions that take as much of every input they see: float64 (1, length, length)."""
-    seen = torch.ones(1, length, length, dtype=torch.float64).tril()
-    return seen / seen.sum(dim=-1, keepdim=True)
-
-
-def parts_read(vocabulary: Vocabulary, width: int | None) -> dict[str, Tensor]:
-    """Which inputs make up each part of the sequence, for every visual position: bool (Nv, T) by the part's name.
-
-    The parts are class, prologue and eos (with a prologue), then in a grid of rows of `width` tokens the left and the
-    upper neighbour of the token that is predicted, without a grid the previous token, and other visual tokens. Each
-    input that a position sees is in exactly one of them.
-    """
-    inputs = torch.arange(vocabulary.length)
-    predicted = torch.arange(vocabulary.visual_tokens)[:, None]
-    token = inputs - vocabulary.prefix - 1  # which visual token an input is; below 0 what comes before them
-    visual = (token >= 0) & (token < predicted)
-    parts = {"class": (inputs == 0).expand_as(visual)}
-    if vocabulary.prologue_tokens:
-        parts["prologue"] = ((inputs > 0) & (inputs < vocabulary.prefix)).expand_as(visual)
-        parts["eos"] = (inputs == vocabulary.prefix).expand_as(visual)
-    if width is None:
-        parts["previous"] = visual & (token == predicted - 1)
-    else:
-        parts["left"] = visual & (token == predicted - 1) & (predicted % width > 0)
-        parts["upper"] = visual & (token == predicted - width)
-    parts["other"] = visual & ~torch.stack(list(parts.values())).any(dim=0)
-    return parts
-
-
-def attention_shares(maps: Tensor, vocabulary: Vocabulary, width: int | None) -> dict[str, list[float]]:
-    """Share of the visual positions' attention that each of `parts_read` gets, of maps (layers, T, T): by layer.
-
-    It is the mean over all visual positions, of which the first ones have no neighbours yet; the parts add up to 1.
-    """
-    rows = maps[:, vocabulary.prefix :]  # (layers, Nv, T)
-    parts = parts_read(vocabulary, width)
-    return {part: (rows * inputs).sum(dim=-1).mean(dim=-1).tolist() for part, inputs in parts.items()}
-
-
-def attention_to_prologue(maps: Tensor, vocabulary: Vocabulary, width: int) -> Tensor:
-    """What the position of each cell of the grid takes of each prologue token, mean over the last half of the layers.
-
-    maps (layers, ..., T, T) -> (..., Np, rows, width); of an odd number of layers the larger half (Fig. 7, A4).
-    """
-    late = maps[len(maps) // 2 :].mean(dim=0)
-    taken = late[..., vocabulary.prefix :, 1 : vocabulary.prefix]  # (..., Nv, Np)
-    return taken.transpose(-1, -2).unflatten(-1, (-1, width))
 
 
 def _shown_images(

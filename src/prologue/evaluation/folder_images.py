@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from prologue.core.errors import PrologueError
 from prologue.data.images import EXTENSIONS, open_image, to_rgb
 from prologue.data.sources.base import Unusable
 from prologue.data.transforms import center_crop
 from prologue.data.verify import check_image
-from prologue.errors import PrologueError
 from prologue.evaluation.image_sets import Positions
 
 MAX_PIXELS = 100_000_000  # larger images are refused as decompression bombs

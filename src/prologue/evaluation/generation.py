@@ -3,9 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-from prologue.errors import PrologueError
-from prologue.evaluation.features import Extractor, Features, extract, metric_name
-from prologue.evaluation.fidelity import (
+from prologue.core.errors import PrologueError
+from prologue.core.files import sha256
+from prologue.core.params import Params
+from prologue.core.runtime import start_accelerator
+from prologue.core.systems import SAMPLING_RUNS
+from prologue.evaluation.features import Features, extract
+from prologue.evaluation.image_sets import NpzImages
+from prologue.evaluation.reference import Reference, load_reference
+from prologue.frozen.extractor import Extractor
+from prologue.measures.fidelity import (
     KID_SUBSET,
     frechet_distance,
     inception_score,
@@ -13,11 +20,7 @@ from prologue.evaluation.fidelity import (
     precision_recall,
     statistics,
 )
-from prologue.evaluation.image_sets import NpzImages
-from prologue.evaluation.reference import Reference, load_reference
-from prologue.files import sha256
-from prologue.params import SAMPLING_RUNS, Params
-from prologue.runtime import start_accelerator
+from prologue.measures.registry import metric_name
 
 
 def evaluate_generation(params: Params, samples_folder: Path, reference_folder: Path) -> dict[str, Any]:

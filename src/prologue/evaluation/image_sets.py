@@ -12,9 +12,9 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from torch import Tensor
 
+from prologue.core.errors import PrologueError
 from prologue.data.images import ImageShards
 from prologue.data.loader import view_batches
-from prologue.errors import PrologueError
 
 IMAGES_KEY = "arr_0"  # of the npz, as ADM writes it
 

@@ -11,14 +11,15 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from prologue.core.errors import PrologueError
+from prologue.core.files import read_json, replacing, sha256, write_json
+from prologue.core.params import Params
+from prologue.core.runtime import start_accelerator
 from prologue.data.images import MANIFEST, ImageShards
-from prologue.errors import PrologueError
-from prologue.evaluation.features import Extractor, extract
-from prologue.evaluation.fidelity import SPLITS, Statistics, inception_score, statistics
+from prologue.evaluation.features import extract
 from prologue.evaluation.image_sets import ImageSet, ShardImages
-from prologue.files import read_json, replacing, sha256, write_json
-from prologue.params import Params
-from prologue.runtime import start_accelerator
+from prologue.frozen.extractor import Extractor
+from prologue.measures.fidelity import SPLITS, Statistics, inception_score, statistics
 
 FEATURES, PROTOCOL = "reference.safetensors", "protocol.json"
 MANIFOLD = 10_000  # images of precision, recall and KID, as in ADM's evaluation

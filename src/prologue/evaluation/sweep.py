@@ -4,27 +4,28 @@ import copy
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
-from matplotlib.figure import Figure
 from safetensors.torch import load_file, save_file
 
-from prologue.evaluation.features import Extractor, Features, extract, metric_name
+from prologue.core.files import read_json, remove, replacing
+from prologue.core.params import GuidedRunParams, Params
+from prologue.core.runtime import start_accelerator
+from prologue.core.systems import sweep_run
+from prologue.core.work import WORK, Origin, open_work, origin_of
+from prologue.evaluation.features import Features, extract
 from prologue.evaluation.generation import compare_with_reference
 from prologue.evaluation.image_sets import ArrayImages
 from prologue.evaluation.reference import load_reference
-from prologue.figures.style import BLUE, ORANGE, save, styled
-from prologue.files import read_json, remove, replacing
-from prologue.fingerprint import fingerprint
-from prologue.models.export import load_ar, load_tokenizer
+from prologue.figures.sweep import draw_sweep
+from prologue.frozen.extractor import Extractor
+from prologue.measures.registry import metric_name
+from prologue.models.saved import load_ar, load_tokenizer
 from prologue.models.tokenizer import Tokenizer
-from prologue.params import GuidedRunParams, Params
-from prologue.runtime import WORK, start_accelerator
 from prologue.sampling.generation import TokenSampler
 from prologue.sampling.images import choices_of, guidance_of, sample_images, token_samplers
-from prologue.sampling.samples import class_turns
+from prologue.sampling.samples import balanced_labels
 
 
 def sweep_sampling(
@@ -47,14 +48,14 @@ def sweep_sampling(
     ar, tokenizer = load_ar(ar_folder, accelerator.device), load_tokenizer(tokenizer_folder, accelerator.device)
     inputs = [*sorted(ar_folder.glob("*.*")), *sorted(tokenizer_folder.glob("*.*"))]
     sampler = token_samplers(ar, params.sampling)["cfg"]
-    labels = class_turns(read_json(tokens / "manifest.json")["classes"], params.sampling.classes, sweep.images)
+    labels = balanced_labels(read_json(tokens / "manifest.json")["classes"], params.sampling.classes, sweep.images)
     extractor = Extractor(name, accelerator.device)
     points = {}
     for value in sweep.values:
-        run = sweep.run_at(value, params.sampling.cfg)
+        run = sweep_run(params, value)
         settings = {"run": run.model_dump(), "seed": params.seed, "labels": labels.tolist(), **extractor.protocol}
-        folder = WORK / "sweep" / fingerprint(settings | {"precision": params.sampling.precision}, inputs)
-        features = _features(folder, with_run(sampler, run), tokenizer, labels, params, extractor, accelerator)
+        origin = origin_of(settings | {"precision": params.sampling.precision}, inputs, __file__)
+        features = _features(origin, with_run(sampler, run), tokenizer, labels, params, extractor, accelerator)
         points[f"{value:g}"] = compare_with_reference(features, reference, name, params.evaluation.neighbours, "gfd")
     metrics: dict[str, Any] = {"axis": sweep.axis, "points": points, **extractor.protocol}
     distance = metric_name("gfd", name)
@@ -79,7 +80,7 @@ def with_run(sampler: TokenSampler, run: GuidedRunParams) -> TokenSampler:
 
 
 def _features(
-    folder: Path,
+    origin: Origin,
     sampler: TokenSampler,
     tokenizer: Tokenizer,
     labels: Any,
@@ -88,9 +89,12 @@ def _features(
     accelerator: Accelerator,
 ) -> Features:
     """Features of one value's samples, from the work directory where they were measured before."""
+    folder = WORK / "sweep" / origin.key
     path = folder / "features.safetensors"
     if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
+        if accelerator.is_main_process:
+            open_work(folder, origin)
+        accelerator.wait_for_everyone()
         images = sample_images(sampler, tokenizer, labels, params.seed, folder / "images.npy", accelerator)
         features = extract(extractor, ArrayImages(images), params.evaluation.batch, accelerator)
         if accelerator.is_main_process:
@@ -102,22 +106,3 @@ def _features(
         return features
     tensors = load_file(path)
     return Features(tensors["pool"], tensors["logits"], bool(tensors["coloured"]))
-
-
-def draw_sweep(table: pd.DataFrame, distance: str, score: str, path: Path) -> None:
-    """Two curves over the first column of a table, whose best points are marked: the distance and the score."""
-    axis = table.columns[0]
-    values = table[axis].to_numpy()
-    with styled():
-        figure = Figure(figsize=(7, 3), layout="constrained")
-        panels = figure.subplots(1, 2)
-        for panel, column, colour, find_best in (
-            (panels[0], distance, BLUE, np.argmin),
-            (panels[1], score, ORANGE, np.argmax),
-        ):
-            measured = table[column].to_numpy()
-            best = int(find_best(measured))
-            panel.plot(values, measured, "o-", color=colour)
-            panel.plot(values[best], measured[best], "o", color=colour, markersize=10, fillstyle="none")
-            panel.set(xlabel=axis, ylabel=column, title=f"best {measured[best]:.4g} at {values[best]:g}")
-        save(figure, path)

@@ -8,7 +8,7 @@ import matplotlib
 from cycler import cycler
 from matplotlib.figure import Figure
 
-from prologue.files import replacing
+from prologue.core.files import replacing
 
 matplotlib.use("agg")
 

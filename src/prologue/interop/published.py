@@ -11,12 +11,14 @@ from typing import Literal
 
 from torch import Tensor
 
-from prologue.errors import PrologueError
-from prologue.interop.folding import Sources, check_fit, fold, linear, norm, plain, read_tensors, transformer
+from prologue.core.errors import PrologueError
+from prologue.core.params import TokenizerSize, TransformerParams
+from prologue.core.systems import HEAD_DIM
+from prologue.interop.published_blocks import norm, transformer
+from prologue.interop.tensors import Sources, check_fit, convert, linear, plain, read_tensors
 from prologue.models.ar import ARConfig, ARModel
 from prologue.models.config import PrologueConfig, TokenizerConfig
 from prologue.models.tokenizer import Tokenizer
-from prologue.params import HEAD_DIM, TokenizerSize, TransformerParams
 
 Weights = Literal["raw", "ema"]
 TOKENIZER_FILES = {  # encoder with quantizers, decoder
@@ -25,6 +27,7 @@ TOKENIZER_FILES = {  # encoder with quantizers, decoder
 }
 AR_FILES = {"raw": "model.safetensors", "ema": "model_1.safetensors"}
 JOINT_AR_FILES = {"raw": "model_5.safetensors", "ema": "model_6.safetensors"}  # the AR model that Stage 1 trained
+IGNORED = re.compile(r"(.*\.)?(pos_select_mask|uncond_ar_labels|logit_mask)")  # constants of the authors' program
 TAU, COMMITMENT = 0.1, 0.25  # of the published training (App. E); no tensor tells them
 
 
@@ -40,8 +43,8 @@ def load_tokenizer(folder: Path, weights: Weights = "ema") -> Tokenizer:
     where = " and ".join(map(str, files))
     tokenizer = Tokenizer(tokenizer_config(tensors, where))
     sources = tokenizer_sources(tokenizer.config)
-    check_fit(tensors, sources, tokenizer, where)
-    tokenizer.load_state_dict(fold(tensors, sources))
+    check_fit(tensors, sources, tokenizer, where, IGNORED)
+    tokenizer.load_state_dict(convert(tensors, sources))
     return tokenizer.eval()
 
 
@@ -60,8 +63,8 @@ def load_ar(folder: Path, tokenizer: Tokenizer, weights: Weights = "raw") -> ARM
     tensors = read_tensors([file])
     ar = ARModel(ar_config(tensors, tokenizer, str(file)))
     sources = ar_sources(ar.config)
-    check_fit(tensors, sources, ar, str(file))
-    ar.load_state_dict(fold(tensors, sources))
+    check_fit(tensors, sources, ar, str(file), IGNORED)
+    ar.load_state_dict(convert(tensors, sources))
     return ar.eval()
 
 

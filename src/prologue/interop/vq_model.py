@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from prologue.errors import PrologueError
-from prologue.interop.folding import Sources, check_fit, fold, plain, read_tensors
+from prologue.core.errors import PrologueError
+from prologue.interop.tensors import Sources, check_fit, convert, plain, read_tensors
 from prologue.models.config import TokenizerConfig, VQModelSize
 from prologue.models.tokenizer import Tokenizer
 
@@ -48,5 +48,5 @@ def load_vq_model(folder: Path, image_size: int, pixels: str) -> Tokenizer:
                 sources |= plain(name, theirs + name.removeprefix(own))
     tensors = read_tensors([folder / WEIGHTS])
     check_fit(tensors, sources, tokenizer, str(folder / WEIGHTS))
-    tokenizer.load_state_dict(fold(tensors, sources))
+    tokenizer.load_state_dict(convert(tensors, sources))
     return tokenizer.eval()

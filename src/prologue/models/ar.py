@@ -1,16 +1,15 @@
 """The autoregressive model over [class] prologue [EOS] visual."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prologue.core.params import Section, TransformerParams
 from prologue.models.dropout import RowDropout
 from prologue.models.transformer import RMSNorm, RotaryAxes, Transformer, ar_hidden
 from prologue.models.vocabulary import Vocabulary
-from prologue.params import Section, TransformerParams
 
 # Axes (index, row, column); every token stands at (index, 0, 0), the class embedding at 0.
 AXES = RotaryAxes(dims=(24, 20, 20), thetas=(10000.0, 10000.0, 10000.0))
@@ -68,7 +67,7 @@ class ARModel(nn.Module):
                 nn.init.normal_(layer.weight, std=0.02)
         positions = torch.zeros(self.vocabulary.length, 3, dtype=torch.long)
         positions[:, 0] = torch.arange(self.vocabulary.length)
-        self.register_buffer("rotary", AXES.turns(positions), persistent=False)
+        self.register_buffer("rotary", AXES.rotations(positions), persistent=False)
 
     def forward(
         self, prologue: Tensor | None, visual: Tensor, classes: Tensor, drop_visual: Tensor | None = None
@@ -123,7 +122,3 @@ class ARModel(nn.Module):
         """As `loss`, of each token: (B, length), fp32."""
         targets = self.vocabulary.sequence(prologue, visual)
         return F.cross_entropy(logits.float().transpose(1, 2), targets, reduction="none")
-
-    def parameter_counts(self) -> dict[str, Any]:
-        """Parameters of the whole model, embeddings included."""
-        return {"ar": sum(parameter.numel() for parameter in self.parameters())}

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from prologue.params import Section, TokenizerSize, TransformerParams
+from prologue.core.params import Section, TokenizerSize, TransformerParams
 
 
 class PrologueConfig(Section):

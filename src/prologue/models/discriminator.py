@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
-from prologue.params import DiscriminatorParams
+from prologue.core.params import DiscriminatorParams
 
 
 class GlobalBatchNorm(nn.Module):

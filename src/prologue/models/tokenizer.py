@@ -72,6 +72,12 @@ class Tokenizer(nn.Module):
         """Prologue codes; 0 without a prologue."""
         return self.config.prologue.codebook if self.config.prologue else 0
 
+    @property
+    def codebooks(self) -> dict[str, int]:
+        """Number of codes of each codebook, by its name: visual, and prologue where there is one."""
+        sizes = {"visual": self.config.tokenizer.codebook, "prologue": self.prologue_codebook}
+        return {name: codes for name, codes in sizes.items() if codes}
+
     def vocabulary(self, classes: int) -> Vocabulary:
         """The vocabulary of an AR model over this tokenizer's ids and `classes` classes."""
         return Vocabulary(

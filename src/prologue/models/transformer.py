@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from prologue.core.systems import HEAD_DIM
 from prologue.models.dropout import RowDropout
-from prologue.params import HEAD_DIM
 
 CACHED_SCORES = 2_000_000  # attention scores of one layer that a CPU still handles best as one matrix
 GATE_INIT = 0.1  # residual branches start nearly closed
@@ -46,7 +46,7 @@ class RotaryAxes:
             angles.append(positions[:, axis, None].float() * frequencies)
         return torch.cat(angles, dim=-1)
 
-    def turns(self, positions: Tensor) -> Tensor:
+    def rotations(self, positions: Tensor) -> Tensor:
         """Unit complex numbers for `rotate`: positions (T, 3) -> real view (T, 32, 2)."""
         angles = self.angles(positions)
         return torch.stack((angles.cos(), angles.sin()), dim=-1)

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prologue.core.params import TokenizerSize, TransformerParams
 from prologue.models.transformer import RMSNorm, RotaryAxes, Transformer, ar_hidden, tokenizer_hidden
-from prologue.params import TokenizerSize, TransformerParams
 
 # Axes (row, column, index): grid tokens stand at (row, column, 0), 1D tokens at (0, 0, index).
 AXES = RotaryAxes(dims=(20, 20, 24), thetas=(2000.0, 2000.0, 10000.0))
@@ -23,7 +23,7 @@ class TokenStack(nn.Module):
         self.input_layer = nn.Linear(input_dim, size.dim)
         self.queries = nn.Parameter(QUERY_STD * torch.randn(queries, size.dim)) if queries else None
         self.transformer = Transformer(size.layers, size.dim, hidden, bias=True)
-        self.register_buffer("rotary", AXES.turns(positions), persistent=False)
+        self.register_buffer("rotary", AXES.rotations(positions), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.input_layer(x).float()

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from prologue.params import Section
+from prologue.core.params import Section
 
 
 class Vocabulary(Section):

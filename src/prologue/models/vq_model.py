@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prologue.errors import PrologueError
+from prologue.core.errors import PrologueError
 from prologue.models.config import VQModelSize
 from prologue.models.quantizers import QuantizedVisual
 

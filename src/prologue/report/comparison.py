@@ -7,9 +7,9 @@ from typing import Any
 
 from PIL import Image
 
-from prologue.errors import PrologueError
+from prologue.core.errors import PrologueError
 from prologue.figures.grids import READABLE_CELL
-from prologue.report.metrics import MEASURES, STAGES, Measure, is_cost, measure_of
+from prologue.measures.registry import METRICS, STAGES, Metric, is_cost, metric_of
 from prologue.report.pages import embedded, number, percent, text, write_page
 from prologue.report.revisions import Revision, Samples, read_revision
 
@@ -38,7 +38,7 @@ def compare(first: str, second: str, folder: Path, images: int) -> Path:
         raise PrologueError(f"a comparison shows at least 1 image of each run, not {images}")
     one, other = read_revision(first, images), read_revision(second, images)
     output = folder / f"{_file_name(first)}_vs_{_file_name(second)}" / "index.html"
-    measures, records = _measure_rows(one, other), _record_rows(one, other)
+    measures, records = _metric_rows(one, other), _record_rows(one, other)
     write_page(
         "comparison.html",
         output,
@@ -93,28 +93,28 @@ def _keys(one: Revision, other: Revision) -> list[tuple[str, str]]:
     ]
 
 
-def _measure_rows(one: Revision, other: Revision) -> dict[str, list[dict[str, Any]]]:
+def _metric_rows(one: Revision, other: Revision) -> dict[str, list[dict[str, Any]]]:
     """Rows of known metrics by stage, in the order of the report."""
-    known = [(stage, key, measure) for stage, key in _keys(one, other) if (measure := measure_of(stage, key))]
-    known.sort(key=lambda item: MEASURES.index(item[2]))
+    known = [(stage, key, metric) for stage, key in _keys(one, other) if (metric := metric_of(stage, key))]
+    known.sort(key=lambda item: METRICS.index(item[2]))
     groups: dict[str, list[dict[str, Any]]] = {}
-    for stage, key, measure in known:
+    for stage, key, metric in known:
         values = one.metrics.get(stage, {}).get(key), other.metrics.get(stage, {}).get(key)
-        groups.setdefault(STAGES[stage], []).append(_measure_row(key, measure, *values))
+        groups.setdefault(STAGES[stage], []).append(_metric_row(key, metric, *values))
     return groups
 
 
-def _measure_row(key: str, measure: Measure, one: Any, other: Any) -> dict[str, Any]:
-    row: dict[str, Any] = {"key": key, "label": measure.label, "better": measure.better}
+def _metric_row(key: str, metric: Metric, one: Any, other: Any) -> dict[str, Any]:
+    row: dict[str, Any] = {"key": key, "label": metric.label, "better": metric.better}
     row |= {"difference": "", "change": "", "winner": ""}
-    row |= {"one": _cell(one, measure.percent), "other": _cell(other, measure.percent)}
+    row |= {"one": _cell(one, metric.percent), "other": _cell(other, metric.percent)}
     if not (isinstance(one, int | float) and isinstance(other, int | float)):
         return row
     change = other - one
     if not change:
         return row | {"difference": "equal", "change": 0}
-    winner = "other" if (change > 0) == (measure.better == "higher") else "one"
-    shown = f"{100 * change:+.1f} points" if measure.percent else f"{change:+.4g}"
+    winner = "other" if (change > 0) == (metric.better == "higher") else "one"
+    shown = f"{100 * change:+.1f} points" if metric.percent else f"{change:+.4g}"
     return row | {"difference": shown, "change": change, "winner": winner}
 
 
@@ -143,7 +143,7 @@ def _record_rows(one: Revision, other: Revision) -> list[dict[str, str]]:
             f"{stage}: {key}": value
             for stage, values in revision.metrics.items()
             for key, value in values.items()
-            if not is_cost(key) and measure_of(stage, key) is None
+            if not is_cost(key) and metric_of(stage, key) is None
         }
         for revision in (one, other)
     ]

@@ -7,9 +7,11 @@ from typing import Any
 import yaml
 from markupsafe import Markup
 
+from prologue.core.params import Params
+from prologue.core.systems import has_prologue
 from prologue.figures.curves import training_curves
-from prologue.params import Params
-from prologue.report.metrics import MEASURES, STAGES, Metrics, is_cost, measure_of, read_metrics
+from prologue.measures.recorded import read_metrics
+from prologue.measures.registry import METRICS, STAGES, Metrics, is_cost, metric_of
 from prologue.report.pages import duration, number, percent, read_picture, text, write_page
 from prologue.report.verdict import evidence, headline, key_figures, total_time, verdict
 
@@ -43,6 +45,7 @@ def write_report(params: Params, metrics: Path, figures: Path, curves: Path, out
         output,
         root="",
         params=params,
+        with_prologue=has_prologue(params),
         params_yaml=yaml.safe_dump(params.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
         headline=headline(tiles),
         verdict=verdict(params, known, tiles),
@@ -66,16 +69,20 @@ def write_report(params: Params, metrics: Path, figures: Path, curves: Path, out
 
 
 def _comparison(metrics: Metrics) -> dict[str, list[dict[str, str]]]:
-    """Rows of known metrics by stage; a measure that a stage which has run did not record is left out."""
+    """Rows of known metrics by stage; one that a stage which has run did not record is left out."""
     groups: dict[str, list[dict[str, str]]] = {}
-    for measure in MEASURES:
-        row = {"label": measure.label, "better": measure.better, "paper": measure.paper}
-        rows = groups.setdefault(STAGES[measure.stage], [])
-        if measure.stage not in metrics:
+    for metric in METRICS:
+        row = {
+            "label": metric.label,
+            "better": metric.better,
+            "paper": f"{metric.paper} {metric.paper_value}".strip() if metric.paper_value else "",
+        }
+        rows = groups.setdefault(STAGES[metric.stage], [])
+        if metric.stage not in metrics:
             rows.append(row | {"key": "", "measured": "not run"})
-        for key, value in metrics.get(measure.stage, {}).items():
-            if re.fullmatch(measure.key, key):
-                share = measure.percent and isinstance(value, int | float)
+        for key, value in metrics.get(metric.stage, {}).items():
+            if re.fullmatch(metric.key, key):
+                share = metric.percent and isinstance(value, int | float)
                 rows.append(row | {"key": key, "measured": percent(value) if share else text(value)})
     return groups
 
@@ -118,7 +125,7 @@ def _protocol(metrics: Metrics) -> dict[str, list[tuple[str, str]]]:
         rest = [
             (key, text(value, exact=True))
             for key, value in values.items()
-            if not is_cost(key) and measure_of(stage, key) is None
+            if not is_cost(key) and metric_of(stage, key) is None
         ]
         if rest:
             protocol[stage] = rest

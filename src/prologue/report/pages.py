@@ -8,8 +8,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from prologue.errors import PrologueError
-from prologue.files import replacing
+from prologue.core.errors import PrologueError
+from prologue.core.files import replacing
 
 
 def write_page(template: str, output: Path, root: str, **content: Any) -> str:
@@ -22,7 +22,7 @@ def write_page(template: str, output: Path, root: str, **content: Any) -> str:
         content: what the template shows.
     """
     environment = Environment(
-        loader=PackageLoader("prologue"),
+        loader=PackageLoader("prologue.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -1,12 +1,12 @@
 """What a revision holds: params, metrics and the first samples, read by DVC from git and the cache or a remote."""
 
+import json
 import math
 import zipfile
 from dataclasses import dataclass, field
 from typing import IO, Any
 
 import numpy as np
-import yaml
 from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.repo import Repo
@@ -15,9 +15,12 @@ from dvc_data.index import DataIndexDirError
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from prologue.errors import PrologueError
-from prologue.params import SAMPLING_RUNS
-from prologue.report.metrics import Metrics, flat, parse_metrics
+from prologue.core.dotted import flat
+from prologue.core.errors import PrologueError
+from prologue.core.files import parse_yaml
+from prologue.core.systems import SAMPLING_RUNS
+from prologue.measures.recorded import parse_metrics
+from prologue.measures.registry import Metrics
 
 WORKSPACE = "workspace"
 NOT_AT_HAND = (OSError, DvcException, DataIndexDirError)  # what DVC raises for outputs neither here nor on a remote
@@ -56,7 +59,7 @@ def read_revision(name: str, images: int) -> Revision:
     commit = "" if name == WORKSPACE else _resolve(name)
     files = DVCFileSystem(rev=commit or None)
     try:
-        params = flat(yaml.safe_load(files.read_text("params.yaml")))
+        params = flat(parse_yaml(files.read_text("params.yaml")))
     except FileNotFoundError:
         raise PrologueError(f"{name} has no params.yaml: is it a revision of this project?") from None
     metrics = parse_metrics(
@@ -89,7 +92,7 @@ def _stem(path: str) -> str:
 
 def _read_samples(files: DVCFileSystem, count: int) -> dict[str, Samples]:
     """The first samples of each run. Raises one of NOT_AT_HAND where they cannot be had."""
-    names = yaml.safe_load(files.read_text("data/tokens/manifest.json"))["classes"]
+    names = json.loads(files.read_text("data/tokens/manifest.json"))["classes"]
     samples = {}
     for run in SAMPLING_RUNS:
         with files.open(f"data/samples/{run}.npz", "rb") as file, zipfile.ZipFile(file) as arrays:

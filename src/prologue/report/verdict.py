@@ -3,8 +3,9 @@
 import math
 from dataclasses import dataclass
 
-from prologue.params import Params
-from prologue.report.metrics import Metrics, find
+from prologue.core.params import Params
+from prologue.core.systems import has_prologue
+from prologue.measures.registry import Metrics, find
 from prologue.report.pages import duration, number, percent
 
 
@@ -23,17 +24,17 @@ class Tile:
 def key_figures(params: Params, metrics: Metrics) -> list[Tile]:
     """The tiles of the front page, the first ones judged; without a prologue, those of the prologue are left out."""
     tiles = [_reconstruction_tile(metrics), _generation_tile(metrics), _usage_tile(metrics), _time_tile(metrics)]
-    if params.has_prologue:
+    if has_prologue(params):
         tiles[2:2] = [_gain_tile(metrics), _probe_tile(metrics)]
     return tiles
 
 
 def _reconstruction_tile(metrics: Metrics) -> Tile:
     label, yardstick = "Reconstruction", "at least 20 dB (error a tenth of the range)"
-    psnr = find(metrics, "evaluate_reconstruction", r"psnr")
+    psnr = find(metrics, "psnr")
     if psnr is None:
         return Tile(label, yardstick)
-    distance = find(metrics, "evaluate_reconstruction", r"rfid|rfd_\w+")
+    distance = find(metrics, "rfd")
     detail = f"{distance[0]} {number(distance[1])}, lower is better" if distance else ""
     sentence = f"Held-out images come back from their visual tokens at {number(psnr[1])} dB PSNR."
     return Tile(label, yardstick, f"{number(psnr[1])} dB", detail, sentence, psnr[1] >= 20)
@@ -41,8 +42,8 @@ def _reconstruction_tile(metrics: Metrics) -> Tile:
 
 def _generation_tile(metrics: Metrics) -> Tile:
     label, yardstick = "Generation", "lower with guidance than without"
-    guided = find(metrics, "evaluate_generation", r"cfg\.(g?fid|gfd_\w+)")
-    plain = find(metrics, "evaluate_generation", r"no_cfg\.(g?fid|gfd_\w+)")
+    guided = find(metrics, "gfd")
+    plain = find(metrics, "gfd_plain")
     if guided is None or plain is None:
         return Tile(label, yardstick)
     name = guided[0].removeprefix("cfg.")
@@ -56,7 +57,7 @@ def _generation_tile(metrics: Metrics) -> Tile:
 
 def _gain_tile(metrics: Metrics) -> Tile:
     label, yardstick = "Prologue information gain", "more than 1 nat"
-    gain = find(metrics, "evaluate_likelihood", r"prologue_gain_nats")
+    gain = find(metrics, "prologue_gain")
     if gain is None:
         return Tile(label, yardstick)
     detail = "per image, on its visual tokens: own prologue against another's of the same class"
@@ -66,8 +67,8 @@ def _gain_tile(metrics: Metrics) -> Tile:
 
 def _probe_tile(metrics: Metrics) -> Tile:
     label, yardstick = "Linear probe of the prologue", "above the first visual tokens by two standard errors"
-    prologue = find(metrics, "probe", r"prologue_\w*top1")
-    visual = find(metrics, "probe", r"visual_\w*top1")
+    prologue = find(metrics, "prologue_top1")
+    visual = find(metrics, "visual_top1")
     if prologue is None or visual is None:
         return Tile(label, yardstick)
     detail = f"top-1 accuracy; {percent(visual[1])} on the first visual tokens"
@@ -78,8 +79,8 @@ def _probe_tile(metrics: Metrics) -> Tile:
 
 def _usage_tile(metrics: Metrics) -> Tile:
     label, yardstick = "Codebook usage", "more than half of the visual codes"
-    visual = find(metrics, "evaluate_reconstruction", r"visual_usage")
-    prologue = find(metrics, "evaluate_reconstruction", r"prologue_usage")
+    visual = find(metrics, "visual_usage")
+    prologue = find(metrics, "prologue_usage")
     if visual is None:
         return Tile(label, yardstick)
     detail = "of the visual codes" + (f", {percent(prologue[1])} of the prologue codes" if prologue else "")

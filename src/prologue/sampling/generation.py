@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from prologue.core.seeds import derive_seed
 from prologue.models.ar import ARModel
 from prologue.models.tokenizer import Tokens
 from prologue.sampling.choice import Choices
 from prologue.sampling.decoding import Decoder
 from prologue.sampling.guidance import Guidance
-from prologue.seeds import derive_seed
 
 # Images drawn at once, always so many: products of another height may round otherwise, and an image must not depend on
 # how many others are drawn beside it.

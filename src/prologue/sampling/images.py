@@ -8,10 +8,11 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prologue.launch import progress
+from prologue.core.launch import progress
+from prologue.core.params import GuidedRunParams, PlainRunParams, SamplingParams
+from prologue.core.sharing import own_tasks
 from prologue.models.ar import ARModel
 from prologue.models.tokenizer import Tokenizer, to_uint8
-from prologue.params import GuidedRunParams, PlainRunParams, SamplingParams
 from prologue.sampling.choice import Choice, Choices
 from prologue.sampling.generation import Seed, TokenSampler
 from prologue.sampling.guidance import Guidance
@@ -63,7 +64,7 @@ def sample_images(
 ) -> NDArray[np.uint8]:
     """Draw one image per label (N,), image i of the seed (seed, i), into the file `path`; returns its memory map.
 
-    Every process draws its share of the blocks. Blocks that a killed run had drawn are found again.
+    Processes take turns with the blocks. Blocks that a killed run had drawn are found again.
     """
     size, block = tokenizer.config.image_size, sampler.block
     blocks = -(-len(labels) // block)
@@ -73,7 +74,8 @@ def sample_images(
         np.save(done_path, np.zeros(blocks, np.bool_))
     accelerator.wait_for_everyone()
     images, done = np.load(path, mmap_mode="r+"), np.load(done_path, mmap_mode="r+")
-    own = [place for place in range(accelerator.process_index, blocks, accelerator.num_processes) if not done[place]]
+    mine = own_tasks(range(blocks), accelerator.process_index, accelerator.num_processes)
+    own = [place for place in mine if not done[place]]
     for place in progress(own, path.stem, "block"):
         indices = np.arange(place * block, min((place + 1) * block, len(labels)))
         classes = torch.from_numpy(labels[indices]).to(accelerator.device)

@@ -1,45 +1,42 @@
-"""The samples stage: images with and without guidance, and figures that show what the prologue holds."""
+"""Sets of samples as files: images with guidance and without, in the ADM layout."""
 
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from accelerate import Accelerator
 from numpy.typing import NDArray
 from PIL import Image
 
-from prologue.data.images import ImageShards
-from prologue.errors import PrologueError
-from prologue.figures.samples import draw_sample_figures
-from prologue.files import read_json, remove
-from prologue.fingerprint import fingerprint
-from prologue.models.export import load_ar, load_tokenizer
-from prologue.params import SAMPLING_RUNS, Params
-from prologue.runtime import replacing_together, start_accelerator
-from prologue.sampling.images import sample_images, token_samplers
+from prologue.core.errors import PrologueError
+from prologue.core.files import remove
+from prologue.core.params import Params
+from prologue.core.work import building, origin_of
+from prologue.models.tokenizer import Tokenizer
+from prologue.sampling.generation import TokenSampler
+from prologue.sampling.images import sample_images
 
 
 def write_samples(
-    params: Params, ar_folder: Path, tokenizer_folder: Path, tokens: Path, shards: Path, output: Path, figures: Path
-) -> dict[str, Any]:
-    """Sample `sampling.images` images with guidance (cfg.npz) and without (no_cfg.npz), in the ADM layout.
+    params: Params,
+    samplers: dict[str, TokenSampler],
+    tokenizer: Tokenizer,
+    labels: NDArray[np.int64],
+    inputs: list[Path],
+    output: Path,
+    accelerator: Accelerator,
+) -> dict[str, float]:
+    """Write OUTPUT/RUN.npz for the sampler of each run: arr_0, uint8 (N, H, W, 3), and arr_1, the labels int64 (N,).
 
-    arr_0 is uint8 (N, H, W, 3), arr_1 the labels int64 (N,). Classes take turns. Every process samples its share; a run
-    that was killed goes on where it was. Returns the metrics of the stage.
+    `inputs` are the files of the models. Every process samples a part of the images; a run that was killed goes on
+    where it was. Returns the images per second of each run.
     """
-    accelerator = start_accelerator()
-    ar = load_ar(ar_folder, accelerator.device)
-    tokenizer = load_tokenizer(tokenizer_folder, accelerator.device)
-    names = read_json(tokens / "manifest.json")["classes"]
-    labels = class_turns(names, params.sampling.classes, params.sampling.images)
-    samplers = token_samplers(ar, params.sampling)
-    inputs = [*sorted(ar_folder.glob("*.*")), *sorted(tokenizer_folder.glob("*.*"))]
     settings = params.sampling.model_dump(exclude={"rows", "files"}) | {"seed": params.seed}
     speed = {}
-    with replacing_together(output, accelerator, fingerprint(settings, inputs)) as folder:
-        for run in SAMPLING_RUNS:
+    with building(output, origin_of(settings, inputs, __file__), accelerator.wait_for_everyone) as folder:
+        for run, sampler in samplers.items():
             began, path = time.perf_counter(), folder / f"{run}.npy"
-            images = sample_images(samplers[run], tokenizer, labels, params.seed, path, accelerator)
+            images = sample_images(sampler, tokenizer, labels, params.seed, path, accelerator)
             speed[run] = round(len(labels) / (time.perf_counter() - began), 1)
             if accelerator.is_main_process:
                 np.savez(folder / f"{run}.npz", arr_0=images, arr_1=labels)
@@ -47,23 +44,10 @@ def write_samples(
         if accelerator.is_main_process:
             for leftover in folder.glob("*.npy"):
                 remove(leftover)
-    if accelerator.is_main_process:
-        samples = {run: np.load(output / f"{run}.npz")["arr_0"] for run in SAMPLING_RUNS}
-        draw_sample_figures(
-            figures, samples, labels, names, samplers["cfg"], tokenizer, ImageShards(shards, "val"), params
-        )
-    counts = np.bincount(labels, minlength=len(names))
-    return {
-        "images": len(labels),
-        "classes": int((counts > 0).sum()),
-        "images_per_class": sorted({int(count) for count in counts[counts > 0]}),
-        "images_per_second": speed,
-        "seed": params.seed,
-        "precision": params.sampling.precision,
-    }
+    return speed
 
 
-def class_turns(names: list[str], wanted: list[str | int] | None, images: int) -> NDArray[np.int64]:
+def balanced_labels(names: list[str], wanted: list[str | int] | None, images: int) -> NDArray[np.int64]:
     """Labels of the samples (images,): all classes in turn, or the wanted ones.
 
     Raises PrologueError for a class that the model does not know.

@@ -21,14 +21,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, field_validator
+from ruamel.yaml.error import YAMLError
 
-from prologue.errors import PrologueError
-from prologue.params import Params, Section
-from prologue.report.metrics import flat
-from prologue.studies.columns import MEASUREMENTS
-from prologue.variants import Overrides, apply_overrides, load_variants
+from prologue.core.dotted import flat
+from prologue.core.errors import PrologueError
+from prologue.core.files import read_yaml
+from prologue.core.params import Params, Section
+from prologue.core.variants import Overrides, apply_overrides, load_variants
+from prologue.figures.studies import Chart
+from prologue.studies.columns import KNOWN, metrics_of
 
 STUDIES = Path("studies")
 SCALES: dict[str, list[str]] = {"smoke": ["smoke"], "default": [], "imagenet": ["imagenet_b_b"]}
@@ -55,6 +57,11 @@ class FigureDefinition(Section):
     y: list[str]
     log: bool = False
 
+    @property
+    def chart(self) -> Chart:
+        """What is drawn."""
+        return Chart(self.kind, self.x, self.y, self.log)
+
 
 class StudyDefinition(Section):
     """The file of a study."""
@@ -69,22 +76,22 @@ class StudyDefinition(Section):
     @classmethod
     def known(cls, columns: list[str]) -> list[str]:
         """Refuse columns that nothing measures."""
-        unknown = sorted(set(columns) - MEASUREMENTS.keys())
+        unknown = sorted(set(columns) - set(KNOWN))
         if unknown:
-            raise ValueError(f"nothing measures {', '.join(unknown)}; known: {', '.join(MEASUREMENTS)}")
+            raise ValueError(f"nothing measures {', '.join(unknown)}; known: {', '.join(KNOWN)}")
         return columns
 
     @property
     def measured(self) -> list[str]:
         """Keys of all measurements that table and figures need."""
-        axes = [key for figure in self.figures for key in (figure.x, *figure.y) if key in MEASUREMENTS]
-        sweeps = ["sweep" for figure in self.figures if figure.kind == "sweep"]
-        return list(dict.fromkeys([*self.columns, *axes, *sweeps]))
+        axes = [key for figure in self.figures for key in (figure.x, *figure.y) if key in KNOWN]
+        return list(dict.fromkeys([*self.columns, *axes]))
 
     @property
     def stages(self) -> list[str]:
         """The stages that measure them: a row runs these and what they depend on."""
-        return sorted({MEASUREMENTS[key].stage for key in self.measured})
+        sweeps = {"sweep" for figure in self.figures if figure.kind == "sweep"}
+        return sorted(sweeps | {metric.stage for key in self.measured for metric in metrics_of(key)})
 
 
 @dataclass(frozen=True)
@@ -106,8 +113,8 @@ def load_study(name: str) -> StudyDefinition:
         known = ", ".join(sorted(file.stem for file in STUDIES.glob("*.yaml")))
         raise PrologueError(f"there is no study {name}; known: {known}")
     try:
-        return StudyDefinition.model_validate(yaml.safe_load(path.read_text()))
-    except (ValidationError, yaml.YAMLError) as error:
+        return StudyDefinition.model_validate(read_yaml(path))
+    except (ValidationError, YAMLError) as error:
         raise PrologueError(f"{path} cannot be used: {error}") from None
 
 

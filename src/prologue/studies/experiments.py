@@ -11,29 +11,32 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-import yaml
 from dvc.repo import Repo
 
-from prologue.errors import PrologueError
+from prologue.core.errors import PrologueError
+from prologue.core.files import parse_yaml
+from prologue.core.variants import experiment_flags, override
 from prologue.studies.definition import StudyRow
-from prologue.variants import experiment_flags, override
+from prologue.studies.forecast import is_current
 
-CODE = ("src", "stages", "dvc.yaml")  # an experiment of other code is not this row
 POLL = 2.0  # seconds between two looks at the queue
 PATIENCE = 10  # looks at a queue that nobody works on, before workers are started again
 ENDED = ("Success", "Failed")
 STAGE_ERROR = re.compile(r"^(\w+): (.+)$", re.MULTILINE)
 
 
-def done_commit(row: StudyRow) -> str | None:
-    """Commit of the row's experiment on the current commit, with today's params and code; None without one."""
-    head = git("rev-parse", "HEAD").strip()
-    listed = git("for-each-ref", "--format=%(objectname)", f"refs/exps/{head[:2]}/{head[2:]}/{row.name}").split()
-    if not listed:
-        return None
-    same_params = yaml.safe_load(git("show", f"{listed[0]}:params.yaml")) == override(row.overrides)
-    same_code = subprocess.run(["git", "diff", "--quiet", listed[0], "--", *CODE], check=False).returncode == 0
-    return listed[0] if same_params and same_code else None
+def done_commit(row: StudyRow, stages: list[str]) -> str | None:
+    """Commit of the row's newest experiment whose `stages` are what today's params and code would make; or None.
+
+    Which commit it was run on does not matter: what changed since then may change none of its results.
+    """
+    newest_first = ("for-each-ref", "--sort=-creatordate", "--format=%(objectname) %(refname)", "refs/exps")
+    for commit, reference in (line.split() for line in git(*newest_first).splitlines()):
+        if reference.endswith(f"/{row.name}"):
+            lock = parse_yaml(git("show", f"{commit}:dvc.lock"))
+            if is_current(lock, override(row.overrides), stages):
+                return commit
+    return None
 
 
 def run_rows(rows: list[StudyRow], stages: list[str], jobs: int) -> None:
@@ -45,7 +48,7 @@ def run_rows(rows: list[StudyRow], stages: list[str], jobs: int) -> None:
     Raises:
         PrologueError: stopped by Ctrl-C. What runs saves a checkpoint first.
     """
-    missing = {row.name: row for row in rows if done_commit(row) is None}
+    missing = {row.name: row for row in rows if done_commit(row, stages) is None}
     try:
         running, existing = _clear(missing), _experiments()
         for name, row in missing.items():

@@ -1,46 +1,85 @@
-"""Which stages of an experiment DVC will find in its run-cache, told before anything runs."""
+"""Whether results of an experiment are there, told before anything runs: in its commit, or in DVC's run-cache."""
 
+import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import networkx as nx
-import yaml
 from dvc.dependency.param import ParamsDependency
 from dvc.repo import Repo
 from dvc.stage import PipelineStage
 from dvc.utils import dict_sha256
 
+from prologue.core.dotted import value_at
+from prologue.core.files import read_yaml
+from prologue.core.params_file import validate
+from prologue.pipeline.plan import plan_files
+
+PLAN = Path("data/plan")  # what the stage plan writes; it is cheap enough to be made here instead
+SCRIPTS = Path("stages")
+
 Hashes = dict[str, str]  # path in the project -> MD5 of the file, or of the folder's listing
+Values = dict[str, Any]  # what params.yaml will hold
 
 
-def forecast(values: dict[str, Any], targets: list[str]) -> dict[str, bool]:
+def forecast(values: Values, targets: list[str]) -> dict[str, bool]:
     """For each stage that `targets` need, in the order of the DAG: whether its results are in the run-cache.
 
-    values: what params.yaml will hold. A stage whose inputs are not known yet, because a stage before it has to run,
-    counts as not cached: it may yet turn out to be, if that stage's results do not change.
+    A stage whose inputs are not known yet, because a stage before it has to run, counts as not cached: it may yet turn
+    out to be, if that stage's results do not change.
     """
     with Repo() as repo:
-        graph = repo.index.graph
-        stages = {stage.name: stage for stage in graph if isinstance(stage, PipelineStage)}
-        needed = {stage for name in targets for stage in (stages[name], *nx.descendants(graph, stages[name]))}
-        hashes: Hashes = {}
+        hashes = _plan_hashes(values)
         cached = {}
-        for stage in nx.topological_sort(graph.reverse()):
-            if stage in needed and isinstance(stage, PipelineStage):
-                found = _find(repo, stage, values, hashes)
-                cached[str(stage.name)] = found is not None
-                hashes |= found or {out.def_path: "" for out in stage.outs}
+        for stage in _needed(repo, targets):
+            found = _in_run_cache(repo, stage, values, hashes)
+            cached[str(stage.name)] = found is not None
+            hashes |= found or {out.def_path: "" for out in stage.outs}
         return cached
 
 
-def _find(repo: Repo, stage: PipelineStage, values: dict[str, Any], hashes: Hashes) -> Hashes | None:
-    """Hashes of the outputs of a stage's newest run with the inputs that it will have; None without one."""
+def is_current(lock: dict[str, Any], values: Values, targets: list[str]) -> bool:
+    """Whether a dvc.lock tells of runs of `targets`, and of all that they need, with these params and today's code."""
+    with Repo() as repo:
+        hashes = _plan_hashes(values)
+        for stage in _needed(repo, targets):
+            entry = lock.get("stages", {}).get(stage.name)
+            if entry is None or _recorded(entry) != _identity(repo, stage, values, hashes):
+                return False
+            hashes |= {out["path"]: out["md5"] for out in entry["outs"]}
+        return True
+
+
+def _recorded(entry: dict[str, Any]) -> dict[str, Any]:
+    """What `_identity` says of a stage, as its entry in dvc.lock has it."""
+    deps = [{key: dep[key] for key in ("path", "hash", "md5")} for dep in entry["deps"]]
+    return {"cmd": entry["cmd"], "deps": deps, "params": entry.get("params", {})}
+
+
+def _needed(repo: Repo, targets: list[str]) -> Iterator[PipelineStage]:
+    """The stages that targets need, in the order of the DAG, but for the plan."""
+    graph = repo.index.graph
+    stages = {stage.name: stage for stage in graph if isinstance(stage, PipelineStage)}
+    needed = {stage for name in targets for stage in (stages[name], *nx.descendants(graph, stages[name]))}
+    for stage in nx.topological_sort(graph.reverse()):
+        if stage in needed and isinstance(stage, PipelineStage) and stage.name != "plan":
+            yield stage
+
+
+def _plan_hashes(values: Values) -> Hashes:
+    files = plan_files(validate(values, "params.yaml"), SCRIPTS)
+    return {(PLAN / name).as_posix(): hashlib.md5(content.encode()).hexdigest() for name, content in files.items()}
+
+
+def _identity(repo: Repo, stage: PipelineStage, values: Values, hashes: Hashes) -> dict[str, Any] | None:
+    """Command, dependencies and params of a stage as dvc.lock has them; None where a dependency is not known yet."""
     deps = []
     params: dict[str, dict[str, Any]] = {}
     for dep in stage.deps:
         if isinstance(dep, ParamsDependency):
-            params[dep.def_path] = {key: _value(values, key) for key in dep.params}
+            params[dep.def_path] = {key: value_at(values, key) for key in dep.params}
             continue
         md5 = _hash(repo, dep.def_path, hashes)
         if md5 is None:
@@ -48,15 +87,20 @@ def _find(repo: Repo, stage: PipelineStage, values: dict[str, Any], hashes: Hash
         if not md5:
             return None
         deps.append({"path": dep.def_path, "hash": "md5", "md5": md5})
-    identity: dict[str, Any] = {"cmd": stage.cmd, "deps": sorted(deps, key=lambda dep: dep["path"])}
-    if params:
-        identity["params"] = params
+    return {"cmd": stage.cmd, "deps": sorted(deps, key=lambda dep: dep["path"]), "params": params}
+
+
+def _in_run_cache(repo: Repo, stage: PipelineStage, values: Values, hashes: Hashes) -> Hashes | None:
+    """Hashes of the outputs of a stage's newest run with the inputs that it will have; None without one."""
+    identity = _identity(repo, stage, values, hashes)
+    if identity is None:
+        return None
+    identity = {key: value for key, value in identity.items() if value}
     identity["outs"] = [out.def_path for out in sorted(stage.outs, key=lambda out: out.def_path)]
     key = dict_sha256(identity)
-    runs = sorted(
-        (Path(repo.cache.legacy.path) / "runs" / key[:2] / key).glob("*"), key=lambda run: run.stat().st_mtime
-    )
-    return {out["path"]: out["md5"] for out in yaml.safe_load(runs[-1].read_text())["outs"]} if runs else None
+    folder = Path(repo.cache.legacy.path) / "runs" / key[:2] / key
+    runs = sorted(folder.glob("*"), key=lambda run: run.stat().st_mtime)
+    return {out["path"]: out["md5"] for out in read_yaml(runs[-1])["outs"]} if runs else None
 
 
 def _hash(repo: Repo, path: str, hashes: Hashes) -> str | None:
@@ -72,10 +116,3 @@ def _hash(repo: Repo, path: str, hashes: Hashes) -> str | None:
             inside = Path(path).relative_to(folder).as_posix()
             return next((entry["md5"] for entry in json.loads(file.read_text()) if entry["relpath"] == inside), "")
     return None
-
-
-def _value(values: dict[str, Any], key: str) -> Any:
-    value: Any = values
-    for part in key.split("."):
-        value = value[part]
-    return value

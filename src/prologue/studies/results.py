@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
-from prologue.files import replacing
-from prologue.report.metrics import Metrics, flat, parse_metrics
-from prologue.report.study_page import STUDY, Row, Study, StudyFigure, write_study_page
+from prologue.core.dotted import flat
+from prologue.core.files import parse_yaml, replacing
+from prologue.figures.studies import Point, draw_chart
+from prologue.measures.recorded import parse_metrics
+from prologue.measures.registry import Metrics
 from prologue.studies.columns import column, measure
 from prologue.studies.definition import StudyDefinition, StudyRow
 from prologue.studies.experiments import done_commit, failure, git, queue_states
-from prologue.studies.figures import Point, draw_figure
+from prologue.studies.table import STUDY, Row, Study, StudyFigure
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def collect(row: StudyRow, stages: list[str], states: dict[str, str]) -> Result:
 
     states: of DVC's queue, where a row that is not done may have failed.
     """
-    commit = done_commit(row)
+    commit = done_commit(row, stages)
     if commit is None:
         return Result(row, reason=failure(row) if states.get(row.name) == "Failed" else None)
     files = {stage: _show(commit, f"reports/metrics/{stage}.json") for stage in stages}
@@ -44,14 +45,14 @@ def collect(row: StudyRow, stages: list[str], states: dict[str, str]) -> Result:
     return Result(
         row,
         commit,
-        flat(yaml.safe_load(_show(commit, "params.yaml") or "")),
+        flat(parse_yaml(_show(commit, "params.yaml") or "")),
         parse_metrics({stage: content for stage, content in files.items() if content is not None}),
         None if sweep is None else pd.read_csv(io.StringIO(sweep)),
     )
 
 
 def write_results(definition: StudyDefinition, name: str, scale: str, rows: list[StudyRow], folder: Path) -> Study:
-    """Collect all rows and write study.json, table.md, table.csv, the figures and the page to `folder`."""
+    """Collect all rows and write study.json, table.md, table.csv and the figures to `folder`."""
     states = queue_states()
     results = [collect(row, definition.stages, states) for row in rows]
     measured = [result.metrics for result in results if result.metrics is not None]
@@ -73,7 +74,6 @@ def write_results(definition: StudyDefinition, name: str, scale: str, rows: list
         (temporary / STUDY).write_text(study.model_dump_json(indent=2) + "\n")
         as_frame(study).to_csv(temporary / "table.csv", index=False)
         (temporary / "table.md").write_text(as_markdown(study))
-    write_study_page(folder)
     return study
 
 
@@ -109,7 +109,7 @@ def _draw(definition: StudyDefinition, results: list[Result], folder: Path) -> l
     figures = []
     for number, figure in enumerate(definition.figures, start=1):
         file = f"figure_{number}.svg"
-        alt = draw_figure(figure, points, labels, folder / file)
+        alt = draw_chart(figure.chart, points, labels, folder / file)
         if alt is not None:
             figures.append(
                 StudyFigure(

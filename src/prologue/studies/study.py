@@ -1,16 +1,17 @@
 """`prologue study`: plan a study, run what is missing, write what it found."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from prologue.errors import PrologueError
+from prologue.core.errors import PrologueError
+from prologue.core.variants import override
 from prologue.studies.definition import load_study, rows_at
 from prologue.studies.experiments import done_commit, run_rows
 from prologue.studies.forecast import forecast
 from prologue.studies.results import write_results
-from prologue.variants import override
 
 REPORTS = Path("reports/studies")
 
@@ -25,7 +26,7 @@ def print_plan(name: str, scale: str) -> None:
     table = Table("row", "experiment", "cached", "to run", title=f"{study.title}, scale {scale}")
     missing = 0
     for row in rows_at(study, name, scale):
-        if commit := done_commit(row):
+        if commit := done_commit(row, study.stages):
             table.add_row(row.label, f"done: {commit[:10]}", "", "")
             continue
         missing += 1
@@ -42,8 +43,10 @@ def print_plan(name: str, scale: str) -> None:
     )
 
 
-def run(name: str, scale: str, jobs: int) -> None:
+def run(name: str, scale: str, jobs: int, write_page: Callable[[Path], Path]) -> None:
     """Run the rows that are not done, then write reports/studies/NAME; also after Ctrl-C, with what is done by then.
+
+    `write_page` makes the page of that folder and returns it.
 
     Raises:
         PrologueError: as `load_study`, `rows_at` and `run_rows`; also when rows failed, after the results are written.
@@ -56,7 +59,7 @@ def run(name: str, scale: str, jobs: int) -> None:
     finally:
         found = write_results(study, name, scale, rows, folder)
         print((folder / "table.md").read_text())
-        print(f"{found.state}: {(folder / 'index.html').resolve()}")
+        print(f"{found.state}: {write_page(folder).resolve()}")
     failed = [row.label for row in found.rows if row.status == "failed"]
     if failed:
         raise PrologueError(f"{len(failed)} rows failed: {', '.join(failed)}; the table says why")

@@ -1,7 +1,7 @@
 """Stage 2: the full-size AR model, trained on the cached ids of the frozen tokenizer (Sec. 3.1, App. E)."""
 
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +11,19 @@ from PIL.Image import Image
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_
 
+from prologue.core.params import Params, TransformerParams
+from prologue.core.runtime import seed_everything, start_accelerator
+from prologue.core.seeds import Stream
+from prologue.core.work import origin_of
 from prologue.data.order import spread
-from prologue.data.tokens import TokenCache
-from prologue.evaluation.likelihood import evaluate_likelihood
-from prologue.figures.grids import image_grid
-from prologue.files import replacing
-from prologue.fingerprint import fingerprint
-from prologue.interop.import_ar import import_ar
 from prologue.models.ar import ARConfig, ARModel
 from prologue.models.dropout import key_rows
-from prologue.models.export import load_ar, load_tokenizer, parameter_count, save_model
-from prologue.models.tokenizer import Tokens, to_uint8
-from prologue.params import Params, TransformerParams
-from prologue.runtime import seed_everything, start_accelerator
-from prologue.sampling import generate
+from prologue.models.saved import parameter_count, save_model
+from prologue.models.tokenizer import Tokens
+from prologue.tokens.cache import TokenCache
+from prologue.tokens.likelihood import evaluate_likelihood
 from prologue.training.checkpoint import Checkpoints, TrainingState
-from prologue.training.draws import Draws, Stream
+from prologue.training.draws import Draws
 from prologue.training.ema import EMA
 from prologue.training.loop import train
 from prologue.training.optimizers import apply, build_adamw
@@ -35,42 +32,23 @@ from prologue.training.prepare import micro_batches, prepare
 from prologue.training.schedule import Schedule
 
 BETAS = (0.9, 0.96)
-COLUMNS = 10  # of the picture of samples
 
 
-def make_ar(params: Params, tokenizer: Path, tokens: Path, output: Path, curves: Path) -> dict[str, Any]:
-    """Train the AR model, or import it, as `ar.source` says, or hand on Prologue-OneStage's; returns the metrics."""
-    if params.ar.source != "train":
-        return import_ar(params, tokenizer, tokens, output, curves)
-    if params.prologue.mode == "onestage":
-        return hand_on_ar(tokenizer / "ar", output, curves)
-    return train_ar(params, tokenizer, tokens, output, curves)
-
-
-def hand_on_ar(trained: Path, output: Path, curves: Path) -> dict[str, Any]:
-    """Prologue-OneStage (App. D): the AR model that Stage 1 trained is the one that samples; returns its metrics."""
-    accelerator = start_accelerator()
-    if accelerator.is_main_process:
-        with replacing(output) as temporary:
-            shutil.copytree(trained, temporary)
-        curves.mkdir(parents=True, exist_ok=True)
-    accelerator.wait_for_everyone()
-    return {"parameters": {"ar": parameter_count(load_ar(trained))}, "trained_in_stage1": True}
-
-
-def train_ar(params: Params, tokenizer: Path, tokens: Path, output: Path, curves: Path) -> dict[str, Any]:
+def train_ar(
+    params: Params, tokens: Path, output: Path, curves: Path, draw: Callable[[ARModel], Image] | None
+) -> dict[str, Any]:
     """Train the AR model on cached tokens and export its raw weights (what sampling uses) to `output`.
 
-    Returns the metrics of the stage: parameters, speed, memory, and the last validation.
+    `draw` makes the picture of a validation. Returns the metrics of the stage: parameters, speed, memory, and the last
+    validation.
     """
     accelerator = start_accelerator()
-    task = ARTask(params, tokenizer, tokens, accelerator)
-    key = fingerprint(
-        {name: params.model_dump(mode="json")[name] for name in ("seed", "precision", "ar")},
-        [tokens / "manifest.json", *sorted((tokens / "train").glob("*.npy"))],
-    )
-    checkpoints = Checkpoints("ar", key, params.ar.keep_checkpoints)
-    result = train(task, params.ar, params.seed, checkpoints, accelerator)
+    task = ARTask(params, tokens, accelerator)
+    used = params.model_dump(mode="json", include={"seed", "precision", "ar"})
+    origin = origin_of(used, [tokens / "manifest.json", *sorted((tokens / "train").glob("*.npy"))], __file__)
+    checkpoints = Checkpoints("ar", origin, params.ar.keep_checkpoints)
+    picture = partial(draw, task.model) if draw else None
+    result = train(task, params.ar, params.seed, checkpoints, accelerator, picture)
     export_training(checkpoints, curves, accelerator, lambda: save_model(output, task.model))
     return {"parameters": {"ar": parameter_count(task.model)}, **result.metrics, "val": result.validation}
 
@@ -78,7 +56,7 @@ def train_ar(params: Params, tokenizer: Path, tokens: Path, output: Path, curves
 class ARTask:
     """Next-token prediction over prologue, EOS and visual tokens, with a share of the labels dropped."""
 
-    def __init__(self, params: Params, tokenizer: Path, tokens: Path, accelerator: Accelerator) -> None:
+    def __init__(self, params: Params, tokens: Path, accelerator: Accelerator) -> None:
         self.seed, self.precision, self.params, self.accelerator = params.seed, params.precision, params.ar, accelerator
         self.train, self.val = TokenCache(tokens, "train"), TokenCache(tokens, "val")
         self.schedule = Schedule.of(params.ar, len(self.train))
@@ -94,8 +72,6 @@ class ARTask:
         self.optimizer = build_adamw(self.model, BETAS, self.params.weight_decay, self.params.gate_lr_scale)
         self.state = TrainingState({"ar": self.model, "ema": self.ema.model}, {"ar": self.optimizer})
         self.ar = prepare(self.model, accelerator)
-        wanted = self.params.validation_grid and accelerator.is_main_process
-        self.tokenizer = load_tokenizer(tokenizer, accelerator.device) if wanted else None
 
     def batches(self, start: int) -> Iterator[tuple[Tokens, Tensor]]:
         """Tokens and labels of steps start, start + 1, ..."""
@@ -114,7 +90,7 @@ class ARTask:
         prologue, visual = (None if ids is None else ids.to(device) for ids in batch[0])
         assert visual is not None
         draws = Draws(self.seed, step, self.params.batch, self.accelerator)
-        unlabelled, keys = draws.share(Stream.LABEL_DROP, self.params.label_drop), draws.dropout_keys()
+        unlabelled, keys = draws.marks(Stream.LABEL_DROP, self.params.label_drop), draws.dropout_keys()
         classes = torch.where(unlabelled, self.model.vocabulary.null_class, batch[1].to(device))
         self.model.train()
         mean = torch.zeros((), device=device)
@@ -141,13 +117,3 @@ class ARTask:
     def validate(self) -> dict[str, float]:
         """Loss and prologue gain of the raw weights on up to 1,000 validation images."""
         return evaluate_likelihood(self.model.eval(), self.val, spread(len(self.val)))
-
-    @torch.no_grad()
-    def picture(self) -> Image | None:
-        """Samples of the raw weights without guidance, classes in turn, always of the same seeds."""
-        if self.tokenizer is None:
-            return None
-        classes = torch.arange(self.params.validation_grid, device=self.accelerator.device)
-        tokens = generate(self.model.eval(), classes % self.model.vocabulary.classes)
-        images = to_uint8(self.tokenizer.decode(tokens.visual)).permute(0, 2, 3, 1).cpu().numpy()
-        return image_grid(images, columns=min(len(images), COLUMNS))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prologue.errors import PrologueError
+from prologue.core.errors import PrologueError
 
 GRADIENT_NORM = "gradient_norm_"  # prefix of the measurements that are no losses
 SHOWN = 8  # parameters named in an error

@@ -8,24 +8,24 @@ from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
-from PIL.Image import Image
 from torch import Tensor, nn
 
+from prologue.core.seeds import Stream
 from prologue.data.images import ImageShards
 from prologue.data.loader import training_batches
 from prologue.data.transforms import random_crop
 from prologue.models.ar import ARConfig, ARModel
 from prologue.models.tokenizer import Tokenizer, TokenizerOutput
-from prologue.plan import JointARPlan, TrainingPlan
 from prologue.training.checkpoint import TrainingState
-from prologue.training.draws import Draws, Stream
+from prologue.training.draws import Draws
 from prologue.training.ema import EMA
 from prologue.training.joint_ar import joint_ar_loss
 from prologue.training.optimizers import apply, build_adamw
+from prologue.training.plan import JointARPlan, TrainingPlan
 from prologue.training.prepare import micro_batches, prepare
 from prologue.training.schedule import Schedule
 from prologue.training.usage import CodebookUsage
-from prologue.training.validation import reconstruction_grid, validate_tokenizer
+from prologue.training.validation import validate_tokenizer
 
 TOKENIZER_BETAS = (0.0, 0.99)
 JOINT_AR_BETAS = (0.9, 0.99)
@@ -60,9 +60,7 @@ class ImageTask(ABC):
         self.joint_ar: ARModel | None = None
         if plan.joint_ar is not None:
             self._add_joint_ar(plan.joint_ar)
-        books = {"visual": tokenizer.config.tokenizer.codebook, "prologue": tokenizer.prologue_codebook}
-        used = {name: codes for name, codes in books.items() if codes}
-        self.usage = CodebookUsage(used, self.params.min_usage, accelerator)
+        self.usage = CodebookUsage(tokenizer.codebooks, self.params.min_usage, accelerator)
 
     def _add_joint_ar(self, plan: JointARPlan) -> None:
         vocabulary = self.model.vocabulary(len(self.images.classes))
@@ -97,14 +95,14 @@ class ImageTask(ABC):
         means: dict[str, Tensor] = {}
         for rows in micro_batches(size, self.wrapped, self.accelerator):
             part = whole.part(rows)
-            share = len(part.images) / size
-            for name, loss in self.part_gradients(step, part, share).items():
-                means[name] = means.get(name, torch.zeros((), device=loss.device)) + share * loss.detach()
+            fraction = len(part.images) / size
+            for name, loss in self.part_gradients(step, part, fraction).items():
+                means[name] = means.get(name, torch.zeros((), device=loss.device)) + fraction * loss.detach()
         return means
 
     @abstractmethod
-    def part_gradients(self, step: int, part: ImageBatch, share: float) -> dict[str, Tensor]:
-        """Add the gradients of a micro-batch, which is a share of the step's samples; returns its losses."""
+    def part_gradients(self, step: int, part: ImageBatch, fraction: float) -> dict[str, Tensor]:
+        """Add the gradients of a micro-batch, which is a fraction of the step's samples; returns its losses."""
 
     def update(self, step: int, norms: dict[str, Tensor]) -> None:
         """Move every weight along its gradient, and the EMA after it."""
@@ -118,8 +116,8 @@ class ImageTask(ABC):
         if plan is None or self.joint_ar is None:
             return ImageBatch(images, labels, None)
         draws = Draws(self.plan.seed, step, self.params.batch, self.accelerator)
-        unlabelled = draws.share(Stream.LABEL_DROP, plan.label_drop)
-        drop_visual = draws.share(Stream.VISUAL_DROPOUT, plan.visual_dropout) if plan.visual_dropout else None
+        unlabelled = draws.marks(Stream.LABEL_DROP, plan.label_drop)
+        drop_visual = draws.marks(Stream.VISUAL_DROPOUT, plan.visual_dropout) if plan.visual_dropout else None
         return ImageBatch(images, torch.where(unlabelled, self.joint_ar.vocabulary.null_class, labels), drop_visual)
 
     def joint_ar_loss(self, output: TokenizerOutput, part: ImageBatch) -> Tensor:
@@ -148,8 +146,3 @@ class ImageTask(ABC):
         """Reconstruction, codebook usage and AR loss of the EMA tokenizer on validation images."""
         with self.autocast():
             return validate_tokenizer(self.ema.model, self.joint_ar, self.val_images)
-
-    def picture(self) -> Image | None:
-        """Validation images above their reconstructions by the EMA tokenizer."""
-        count = min(self.params.validation_grid, len(self.val_images))
-        return reconstruction_grid(self.ema.model, self.val_images, count) if count else None

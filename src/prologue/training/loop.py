@@ -1,7 +1,7 @@
 """The one training loop: batches in step order, one task step each, curves, validation, checkpoints."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -12,9 +12,9 @@ from dvclive.live import Live
 from PIL.Image import Image
 from torch import Tensor
 
-from prologue.launch import progress
-from prologue.params import LoopParams
-from prologue.runtime import seed_everything
+from prologue.core.launch import progress
+from prologue.core.params import LoopParams
+from prologue.core.runtime import seed_everything
 from prologue.training.checkpoint import Checkpoints, TrainingState
 from prologue.training.health import GRADIENT_NORM, explain_failure, not_finite
 from prologue.training.optimizers import gradient_norm
@@ -48,9 +48,6 @@ class Task(Protocol[Batch]):
     def validate(self) -> dict[str, float]:
         """Named measurements on validation images."""
 
-    def picture(self) -> Image | None:
-        """What the model makes of validation images; None where none is wanted."""
-
 
 @dataclass(frozen=True)
 class TrainingResult:
@@ -73,16 +70,21 @@ class Curves:
             for name, value in values.items():
                 self.live.log_metric(f"{prefix}/{name}", value)
 
-    def show(self, step: int, picture: Image | None) -> None:
+    def show(self, step: int, draw: Callable[[], Image]) -> None:
         """Keep a picture of `step`."""
-        if self.live and picture is not None:
-            self.live.log_image(f"step_{step:08d}.png", picture)
+        if self.live:
+            self.live.log_image(f"step_{step:08d}.png", draw())
 
 
 def train(
-    task: Task[Batch], params: LoopParams, seed: int, checkpoints: Checkpoints, accelerator: Accelerator
+    task: Task[Batch],
+    params: LoopParams,
+    seed: int,
+    checkpoints: Checkpoints,
+    accelerator: Accelerator,
+    draw: Callable[[], Image] | None = None,
 ) -> TrainingResult:
-    """Run a task from its newest checkpoint to the last step.
+    """Run a task from its newest checkpoint to the last step; `draw` makes a picture of each validation.
 
     Raises:
         PrologueError: a loss or gradient is not finite; the message names the step, the term and the module.
@@ -108,18 +110,21 @@ def train(
             if done % params.validate_every == 0 or done == steps:
                 validation = task.validate()
                 curves.log(done, "val", validation)
-                curves.show(done, task.picture())
+                if draw is not None:
+                    curves.show(done, draw)
             due = done % params.checkpoint_every == 0 or done == steps or stop
             if due and accelerator.is_main_process:
                 checkpoints.save(task.state, done)
             if stop and done < steps:
                 raise Stopped(f"stopped at step {done} of {steps}, which is saved; run the same command to go on")
     trained = (steps - start) * params.batch
-    speed = {"images_per_second": round(trained / seconds, 1)} if trained else {}
-    return TrainingResult(
-        validation or task.validate(),  # resumed after the last step
-        {"steps": steps, **speed, "state_mb": task.state.megabytes()},
-    )
+    metrics: dict[str, Any] = {"steps": steps}
+    if trained:
+        metrics["images_per_second"] = round(trained / seconds, 1)
+    metrics["state_mb"] = task.state.megabytes()
+    if adoptions := checkpoints.adoptions():
+        metrics["resumed_from"] = adoptions
+    return TrainingResult(validation or task.validate(), metrics)  # it validates here if resumed after the last step
 
 
 def _step(

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from prologue.files import replacing
+from prologue.core.files import replacing
 from prologue.models.ar import ARModel
-from prologue.models.export import save_model
+from prologue.models.saved import save_model
 from prologue.models.tokenizer import Tokenizer
 from prologue.training.checkpoint import Checkpoints
 
@@ -30,9 +30,14 @@ def save_tokenizer(folder: Path, tokenizer: Tokenizer, joint_ar: ARModel | None)
             save_model(temporary / "ar", joint_ar)
 
 
+def write_no_curves(output: Path) -> None:
+    """Leave a note in place of the curves of a stage that trained nothing: DVC warns of an empty folder."""
+    with replacing(output) as temporary:
+        temporary.mkdir()
+        (temporary / "none.txt").write_text("This stage trained nothing.\n")
+
+
 def write_curves(source: Path, output: Path) -> None:
-    """Copy what DVCLive wrote, a TSV per measurement and the pictures, to the stage's output folder."""
+    """Copy the points that DVCLive wrote, a TSV per measurement, to the stage's output folder."""
     with replacing(output) as temporary:
         shutil.copytree(source / "plots" / "metrics", temporary)
-        if (source / "plots" / "images").is_dir():
-            shutil.copytree(source / "plots" / "images", temporary / "images")

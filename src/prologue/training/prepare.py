@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from accelerate import Accelerator
 from torch import nn
 
-from prologue.errors import PrologueError
+from prologue.core.errors import PrologueError
 from prologue.models.transformer import Transformer
 
 

@@ -3,7 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from prologue.params import EPOCHS, LoopParams, ScheduleParams
+from prologue.core.params import LoopParams, ScheduleParams
+from prologue.core.systems import EPOCHS
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from prologue.errors import PrologueError
+from prologue.core.errors import PrologueError
 
 
 class Stopped(PrologueError):

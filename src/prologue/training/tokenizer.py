@@ -1,52 +1,50 @@
 """Stage 1: the tokenizer, alone or jointly with an AR model (Sec. 2, App. E)."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from PIL.Image import Image
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from prologue.fingerprint import fingerprint
-from prologue.interop.import_tokenizer import import_tokenizer
+from prologue.core.runtime import seed_everything, start_accelerator
+from prologue.core.work import origin_of
+from prologue.frozen.perceptual import PerceptualLoss
 from prologue.models.config import TokenizerConfig
 from prologue.models.discriminator import Discriminator
-from prologue.models.export import parameter_count
+from prologue.models.saved import parameter_count
 from prologue.models.tokenizer import Tokenizer, to_signed
-from prologue.params import Params
-from prologue.perceptual import PerceptualLoss
-from prologue.plan import TrainingPlan, plan_tokenizer
-from prologue.runtime import seed_everything, start_accelerator
 from prologue.training.adversarial import LeCam, discriminator_loss, generator_loss, r1_penalty
 from prologue.training.checkpoint import Checkpoints
 from prologue.training.image_task import TOKENIZER_BETAS, ImageBatch, ImageTask
 from prologue.training.loop import train
 from prologue.training.output import export_training, save_tokenizer
+from prologue.training.plan import TrainingPlan
 from prologue.training.prepare import prepare
 
 DISCRIMINATOR_WEIGHT_DECAY = 1e-4
 
 
-def make_tokenizer(params: Params, shards: Path, output: Path, curves: Path) -> dict[str, Any]:
-    """Train the tokenizer, or import it, as `tokenizer.source` says; returns the metrics of the stage."""
-    if params.tokenizer.source == "train":
-        return train_tokenizer(plan_tokenizer(params), shards, output, curves)
-    return import_tokenizer(params, shards, output, curves)
-
-
-def train_tokenizer(plan: TrainingPlan, shards: Path, output: Path, curves: Path) -> dict[str, Any]:
+def train_tokenizer(
+    plan: TrainingPlan, shards: Path, output: Path, curves: Path, draw: Callable[[Tokenizer], Image] | None
+) -> dict[str, Any]:
     """Train the planned tokenizer on shards and export its EMA weights to `output`, an AR model's beside them.
 
-    Returns the metrics of the stage: parameters, steps, speed, memory of the training state, last validation.
+    `draw` makes the picture of a validation. Returns the metrics of the stage: parameters, steps, speed, memory of the
+    training state, last validation.
     """
     accelerator = start_accelerator()
     seed_everything(plan.seed)
     task = TokenizerTask(plan, shards, Tokenizer(tokenizer_config(plan)), accelerator)
-    key = fingerprint(plan.model_dump(mode="json"), [shards / "manifest.json"])
-    checkpoints = Checkpoints("tokenizer", key, plan.stage1.keep_checkpoints)
-    result = train(task, plan.stage1, plan.seed, checkpoints, accelerator)
+    origin = origin_of(plan.model_dump(mode="json"), [shards / "manifest.json"], __file__)
+    checkpoints = Checkpoints("tokenizer", origin, plan.stage1.keep_checkpoints)
+    picture = partial(draw, task.ema.model) if draw else None
+    result = train(task, plan.stage1, plan.seed, checkpoints, accelerator, picture)
     export_training(checkpoints, curves, accelerator, lambda: save_tokenizer(output, task.ema.model, task.joint_ar))
     return {
         "parameters": {name: parameter_count(module) for name, module in task.parts().items()},
@@ -91,12 +89,12 @@ class TokenizerTask(ImageTask):
                 parts[name] = self.state.modules[name]
         return parts
 
-    def part_gradients(self, step: int, part: ImageBatch, share: float) -> dict[str, Tensor]:
+    def part_gradients(self, step: int, part: ImageBatch, fraction: float) -> dict[str, Tensor]:
         """Both halves of an alternating step; neither changes what the other reads before `update`."""
         real = to_signed(part.images)
-        losses, fake = self._tokenizer_gradients(part, real, share)
+        losses, fake = self._tokenizer_gradients(part, real, fraction)
         if self.discriminator is not None:
-            losses |= self._discriminator_gradients(step, real, fake, share)
+            losses |= self._discriminator_gradients(step, real, fake, fraction)
         return losses
 
     def update(self, step: int, norms: dict[str, Tensor]) -> None:
@@ -108,7 +106,7 @@ class TokenizerTask(ImageTask):
             self.lecam.update(*means)
             self.logit_means.zero_()
 
-    def _tokenizer_gradients(self, part: ImageBatch, real: Tensor, share: float) -> tuple[dict[str, Tensor], Tensor]:
+    def _tokenizer_gradients(self, part: ImageBatch, real: Tensor, fraction: float) -> tuple[dict[str, Tensor], Tensor]:
         """Step (a), and the AR model's half of step (b); returns losses and the detached reconstruction."""
         with self.autocast():
             output = self.tokenizer(part.images, routed_tau=self.plan.joint_ar and self.plan.joint_ar.routed_tau)
@@ -121,7 +119,7 @@ class TokenizerTask(ImageTask):
             if self.joint_ar is not None:
                 losses["ar_loss"] = (self.joint_ar_loss(output, part), 1.0)
         total = torch.stack([weight * loss for loss, weight in losses.values()]).sum()
-        self.accelerator.backward(share * total)
+        self.accelerator.backward(fraction * total)
         self.count_codes(output)
         return {name: loss for name, (loss, _) in losses.items()}, fake.detach()
 
@@ -132,7 +130,7 @@ class TokenizerTask(ImageTask):
         logits: Tensor = functional_call(self.discriminator, frozen, (images,))
         return logits
 
-    def _discriminator_gradients(self, step: int, real: Tensor, fake: Tensor, share: float) -> dict[str, Tensor]:
+    def _discriminator_gradients(self, step: int, real: Tensor, fake: Tensor, fraction: float) -> dict[str, Tensor]:
         """Step (b) of the discriminator on the same images, float (b, 3, H, W) in [-1, 1]."""
         assert self.discriminator is not None
         with self.autocast():
@@ -141,8 +139,8 @@ class TokenizerTask(ImageTask):
             total = loss + self.params.lecam * self.lecam(real_logits, fake_logits)
         if self.params.r1 and step % self.params.r1_every == 0:
             total = total + self.params.r1 * r1_penalty(self.discriminator, real)
-        self.accelerator.backward(share * total)
-        self.logit_means += share * torch.stack(
+        self.accelerator.backward(fraction * total)
+        self.logit_means += fraction * torch.stack(
             (real_logits.detach().float().mean(), fake_logits.detach().float().mean())
         )
         return {"discriminator": loss}

@@ -6,29 +6,29 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from prologue.evaluation.codebooks import codebook_usage, count_codes
+from prologue.measures.codebooks import codebook_usage, count_codes
 
 
 class CodebookUsage:
-    """Counts how often each code of each book is drawn between two points of the training curves."""
+    """Counts how often each code of each codebook is drawn between two points of the training curves."""
 
-    def __init__(self, books: dict[str, int], minimum: float, accelerator: Accelerator) -> None:
-        """`books` maps names to numbers of codes; below `minimum`, a share of the codes, a book has collapsed."""
+    def __init__(self, codebooks: dict[str, int], minimum: float, accelerator: Accelerator) -> None:
+        """`codebooks`: number of codes by name; below `minimum`, a share of the codes, a codebook has collapsed."""
         self._minimum, self._accelerator = minimum, accelerator
         self._counts = {
-            name: torch.zeros(codes, dtype=torch.long, device=accelerator.device) for name, codes in books.items()
+            name: torch.zeros(codes, dtype=torch.long, device=accelerator.device) for name, codes in codebooks.items()
         }
         self._collapsed: set[str] = set()
 
     def add(self, ids: dict[str, Tensor]) -> None:
-        """Count the ids (any shape) of a batch by book."""
+        """Count the ids (any shape) of a batch by codebook."""
         for name, drawn in ids.items():
             self._counts[name] += count_codes(drawn, len(self._counts[name]))
 
     def drain(self, step: int) -> dict[str, float]:
         """NAME_usage (share of the codes that could have been drawn) and NAME_perplexity since the last call.
 
-        Every process calls it at the same step. Warns when a book falls below the minimum.
+        Every process calls it at the same step. Warns when a codebook falls below the minimum.
         """
         values: dict[str, float] = {}
         for name, own in self._counts.items():

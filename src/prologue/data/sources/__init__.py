@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from prologue.core.errors import PrologueError
 from prologue.data.sources.base import Source
 from prologue.data.sources.folder import FolderSource
 from prologue.data.sources.imagenet import KaggleImageNet, OfficialImageNet, is_kaggle_imagenet, is_official_imagenet
 from prologue.data.sources.tar_archive import TarSource, is_tar
 from prologue.data.sources.webdataset import WebdatasetSource, looks_like_shards
 from prologue.data.sources.zip_archive import ZipSource, is_zip
-from prologue.errors import PrologueError
 
 KINDS: dict[str, Callable[[Path], Source]] = {
     "folder": FolderSource,

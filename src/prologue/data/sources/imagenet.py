@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from prologue.core.errors import PrologueError
 from prologue.data.sources.base import File, Unusable
 from prologue.data.sources.tar_archive import nested_files, read_span, tar_files
 from prologue.data.sources.zip_archive import ZipSource
-from prologue.errors import PrologueError
 
 KAGGLE_LABELS, KAGGLE_NAMES = "LOC_val_solution.csv", "LOC_synset_mapping.txt"
 KAGGLE_IMAGES = "ILSVRC/Data/CLS-LOC/"

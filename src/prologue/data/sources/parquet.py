@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow
 from pyarrow import parquet
 
+from prologue.core.errors import PrologueError
 from prologue.data.sources.base import File, Unusable
 from prologue.data.sources.layout import split_of
-from prologue.errors import PrologueError
 
 IMAGE_COLUMNS, LABEL_COLUMNS = ("image", "img"), ("label", "labels", "fine_label")
 

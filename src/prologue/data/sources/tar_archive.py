@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from prologue.core.errors import PrologueError
 from prologue.data.sources.base import File, Unusable
-from prologue.errors import PrologueError
 
 
 class TarSource:

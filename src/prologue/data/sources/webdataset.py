@@ -6,11 +6,11 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
+from prologue.core.errors import PrologueError
 from prologue.data.images import EXTENSIONS, MANIFEST
 from prologue.data.sources.base import File, Unusable
 from prologue.data.sources.layout import split_of
 from prologue.data.sources.tar_archive import read_span, tar_files
-from prologue.errors import PrologueError
 
 IMAGE_ENDINGS = {*EXTENSIONS.values(), "jpeg", "tiff"}
 LABEL_ENDINGS = ("cls", "json")

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from prologue.core.errors import PrologueError
 from prologue.data.sources.base import File, Unusable
-from prologue.errors import PrologueError
 
 END = struct.Struct("<4s4H2LH")  # end of central directory
 END64_LOCATOR, END64 = struct.Struct("<4sLQL"), struct.Struct("<4sQ2H2L4Q")

@@ -1,0 +1,1 @@
+"""The `prologue` command, a file for each of its own commands."""

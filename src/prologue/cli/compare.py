@@ -1,0 +1,26 @@
+"""`prologue compare`: a page that compares two experiments, commits or branches."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from prologue.cli.commands import Commands
+
+COMPARISONS = Path("reports/comparisons")
+
+
+def add_to(commands: "Commands") -> None:
+    """Add the command."""
+    parser = commands.add_parser("compare", help="write a page that compares two experiments, commits or branches")
+    parser.add_argument("first", help="anything that DVC or git resolves")
+    parser.add_argument("second", nargs="?", default="workspace", help="the same (default: the %(default)s)")
+    parser.add_argument("--images", type=int, default=20, help="samples of each run shown (default: %(default)s)")
+    parser.set_defaults(run=run)
+
+
+def run(given: argparse.Namespace) -> None:
+    """Write the page and print its path. Raises PrologueError for an unknown revision."""
+    from prologue.report.comparison import compare  # needs DVC, which takes seconds to load
+
+    print(compare(given.first, given.second, COMPARISONS, given.images).resolve())

@@ -1,0 +1,47 @@
+"""`prologue describe`: parts, parameters, FLOPs, tokens and bits per pixel of what params build."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from prologue.core.params_file import load_params
+from prologue.core.variants import apply_overrides, load_variants
+
+if TYPE_CHECKING:
+    from prologue.cli.commands import Commands
+
+IMAGENET_CLASSES = 1000
+
+
+def add_to(commands: "Commands") -> None:
+    """Add the command."""
+    parser = commands.add_parser("describe", help="print parts, parameters, FLOPs, tokens and bits per pixel")
+    parser.add_argument("names", nargs="*", help="variants on top of params.yaml")
+    parser.add_argument("--classes", type=int, default=IMAGENET_CLASSES, help="of the dataset (default: %(default)s)")
+    parser.set_defaults(run=run)
+
+
+def run(given: argparse.Namespace) -> None:
+    """Print the tables. Raises PrologueError for an unknown variant or bad params."""
+    from prologue.pipeline.describe import describe  # needs torch, which takes seconds to load
+
+    params = apply_overrides(load_variants(given.names)) if given.names else load_params()
+    described = describe(params, given.classes)
+    table = Table("part", "layers x dim", "parameters", "paper's label", "GFLOPs per image")
+    for part in described.parts:
+        size = f"{part.size.layers} x {part.size.dim}" if part.size else ""
+        table.add_row(part.name, size, f"{part.parameters:,}", part.paper, f"{part.flops / 1e9:.3g}")
+    console = Console()
+    console.print(table)
+    vocabulary = described.vocabulary
+    tokens = f"{vocabulary.visual_tokens} visual tokens of {vocabulary.visual_codebook:,} codes"
+    if vocabulary.prologue_tokens:
+        prologue = f"{vocabulary.prologue_tokens} prologue tokens of {vocabulary.prologue_codebook:,} codes"
+        tokens = f"{prologue}, EOS, {tokens}"
+    size = f"{params.data.image_size} px, {given.classes:,} classes"
+    console.print(f"{size}: {tokens}; {described.bits_per_pixel:.4f} BPP")
+    flops = {part.name: part.flops / 1e9 for part in described.parts}
+    console.print(f"Sampling with guidance: {2 * flops['AR'] + flops['decoder']:.3g} GFLOPs per image")
+    console.print("Parameters include embeddings and codebooks. FLOPs: one forward pass, two per multiply-add.")

@@ -1,0 +1,42 @@
+"""`prologue evaluate`: any samples measured against any real images."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from prologue.cli.commands import shown
+from prologue.core.files import write_json
+from prologue.core.launch import is_main_process
+
+if TYPE_CHECKING:
+    from prologue.cli.commands import Commands
+
+
+def add_to(commands: "Commands") -> None:
+    """Add the command."""
+    parser = commands.add_parser("evaluate", help="measure any npz or folder of images against real ones")
+    parser.add_argument("samples", type=Path, help="npz with arr_0 (uint8 N, H, W, 3), or a folder of images")
+    parser.add_argument("--reference", type=Path, help="the same, or ADM's statistics (default: data/reference)")
+    parser.add_argument("--extractor", choices=("lite2", "inception"), help="default: Inception where its weights are")
+    parser.add_argument("--size", type=int, help="px to which images of folders are cropped (default: as they are)")
+    parser.add_argument("--batch", type=int, default=32, help="images at once (default: %(default)s)")
+    parser.add_argument("--output", type=Path, help="also write the metrics to this JSON file")
+    parser.set_defaults(run=run)
+
+
+def run(given: argparse.Namespace) -> None:
+    """Print and write the metrics. Raises PrologueError for what cannot be measured."""
+    from prologue.evaluation.external import evaluate  # needs torch, which takes seconds to load
+
+    metrics = evaluate(given.samples, given.reference, given.extractor, given.size, given.batch)
+    if not is_main_process():
+        return
+    table = Table("metric", "value")
+    for name, value in metrics.items():
+        table.add_row(name, shown(value))
+    Console().print(table)
+    if given.output:
+        write_json(given.output, metrics)

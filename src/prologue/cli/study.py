@@ -1,0 +1,28 @@
+"""`prologue study`: a table or figure of the paper as experiments."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from prologue.cli.commands import Commands
+
+
+def add_to(commands: "Commands") -> None:
+    """Add the command."""
+    parser = commands.add_parser("study", help="run a table or figure of the paper as experiments")
+    parser.add_argument("name", help="of a file in studies/")
+    parser.add_argument("--scale", default="default", help="smoke, default or imagenet (default: %(default)s)")
+    parser.add_argument("--plan", action="store_true", help="only show what would run")
+    parser.add_argument("--jobs", type=int, default=1, help="experiments at once (default: %(default)s)")
+    parser.set_defaults(run=run)
+
+
+def run(given: argparse.Namespace) -> None:
+    """Show the plan of a study, or run it and print where its results are. Raises PrologueError as its parts do."""
+    from prologue.report.study_page import write_study_page  # these need DVC, which takes seconds to load
+    from prologue.studies.study import print_plan, run
+
+    if given.plan:
+        print_plan(given.name, given.scale)
+    else:
+        run(given.name, given.scale, given.jobs, write_study_page)

@@ -1,0 +1,21 @@
+"""`prologue variant`: named overrides as flags for `dvc exp run`."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from prologue.core.variants import experiment_flags, load_variants
+
+if TYPE_CHECKING:
+    from prologue.cli.commands import Commands
+
+
+def add_to(commands: "Commands") -> None:
+    """Add the command."""
+    parser = commands.add_parser("variant", help="print named overrides as flags for `dvc exp run`")
+    parser.add_argument("names", nargs="+", help="variants of variants/*.yaml; the last wins")
+    parser.set_defaults(run=run)
+
+
+def run(given: argparse.Namespace) -> None:
+    """Print the flags. Raises PrologueError for an unknown variant or bad params."""
+    print(" ".join(experiment_flags(load_variants(given.names))))

@@ -1,0 +1,1 @@
+"""What every other room builds on: params, files, errors, seeds, processes, unfinished work."""

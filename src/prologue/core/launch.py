@@ -1,0 +1,49 @@
+"""Which process of a launch this is, what of the machine it may use, and how it shows progress; needs no torch."""
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+LAUNCHED = {"RANK", "ACCELERATE_MIXED_PRECISION"}  # what torchrun, or Accelerate for one process, sets
+
+
+def launch_as_configured() -> None:
+    """Start this program again by `accelerate launch` where `accelerate config` was run and no launcher started it."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface"
+    config = Path(os.environ.get("HF_HOME", cache)).expanduser() / "accelerate" / "default_config.yaml"
+    if config.is_file() and not LAUNCHED & os.environ.keys():
+        os.execv(sys.executable, [sys.executable, "-m", "accelerate.commands.launch", *sys.argv])
+
+
+def rank() -> int:
+    """This process's number in the launch."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def world_size() -> int:
+    """Processes of the launch, on all machines."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main_process() -> bool:
+    """Whether this process is the launch's first."""
+    return rank() == 0
+
+
+def own_cores() -> int:
+    """Cores of this machine for each of the launch's processes on it."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def progress(items: Iterable[T], label: str, unit: str, total: int | None = None, initial: int = 0) -> Iterator[T]:
+    """Iterate with a progress bar (rate and ETA) on the main process; a line every 20 s where stderr is no terminal."""
+    interval = 0.5 if os.isatty(2) else 20
+    yield from tqdm(
+        items, label, total, unit=unit, initial=initial, mininterval=interval, disable=not is_main_process()
+    )

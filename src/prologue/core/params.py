@@ -1,0 +1,286 @@
+"""The params of params.yaml: one model per section, with what each key may be.
+
+This module declares and checks, and computes nothing: the values of params enter what depends on them, this file does
+not (core/code.py), so that a new key runs nothing again.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
+
+from prologue.core.systems import EPOCHS, HEAD_DIM, sweep_run
+
+Count = Annotated[int, Field(ge=1)]
+OptionalCount = Annotated[int | None, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+TransformerDim = Annotated[int, Field(ge=HEAD_DIM, multiple_of=HEAD_DIM)]
+Precision = Literal["bf16", "fp32"]
+AnyPath = Annotated[Path, Strict(False)]  # YAML has strings alone
+Source = Literal["train", "published", "folder"]
+TokenId = Annotated[int, Field(ge=2, le=65534)]
+
+
+def _check_duration(value: object) -> object:
+    steps = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if steps or (isinstance(value, str) and EPOCHS.fullmatch(value)):
+        return value
+    raise ValueError("Input should be a number of steps, or of epochs as in 1.5epochs")
+
+
+Duration = Annotated[int | str, BeforeValidator(_check_duration)]
+
+
+class Section(BaseModel):
+    """A section of params.yaml: frozen, unknown keys and values of another type refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class DataParams(Section):
+    source: AnyPath
+    classes: Annotated[int, Field(ge=1)] | list[str | int] | None
+    image_size: Annotated[int, Field(ge=8)]
+    train_limit: OptionalCount
+    val_limit: OptionalCount
+    val_fraction: Annotated[float, Field(gt=0, lt=1)]
+    images_per_shard: Count
+    max_pixels: Count
+    max_rejected: Fraction
+
+
+class AugmentParams(Section):
+    max_scale: Annotated[float, Field(ge=1)]
+    flip: bool
+    decoder: Literal["exact", "fast"]
+
+
+class TransformerParams(Section):
+    """Size of one transformer; heads = dim / 64."""
+
+    layers: Count
+    dim: TransformerDim
+
+
+class TokenizerSize(Section):
+    """Everything that shapes a tokenizer without its prologue."""
+
+    layout: Literal["2d", "1d"]
+    patch: Count
+    code_dim: Count
+    codebook: TokenId
+    commitment: NonNegative
+    encoder: TransformerParams
+    decoder: TransformerParams
+
+    @property
+    def feature_dim(self) -> int:
+        """Channels of the encoder's features."""
+        return self.encoder.dim
+
+
+class TokenizerParams(TokenizerSize):
+    source: Source | Literal["vq_model"]
+    path: AnyPath
+    pixels: Literal["signed", "unit"]
+
+    @property
+    def size(self) -> TokenizerSize:
+        """The same without where it comes from."""
+        return TokenizerSize(**self.model_dump(exclude={"source", "path", "pixels"}))
+
+
+class PostParams(TransformerParams):
+    """Prologue-Post's own encoder, and how long it is trained."""
+
+    steps: Duration
+
+
+class PrologueParams(Section):
+    mode: Literal["joint", "post", "onestage", "none", "routed"]
+    tokens: Count
+    codebook: TokenId
+    tau: Positive
+    ar_weight: NonNegative
+    visual_dropout: Fraction
+    compact_ar: TransformerParams
+    post: PostParams
+
+
+class LoopParams(Section):
+    """Steps and intervals that every training has."""
+
+    steps: Duration
+    batch: Count
+    lr: Positive
+    warmup: Duration
+    log_every: Count
+    validate_every: Count
+    checkpoint_every: Count
+    keep_checkpoints: Count
+
+
+class ScheduleParams(LoopParams):
+    """What both training stages share."""
+
+    lr_end: NonNegative
+    flat: Duration
+    gate_lr_scale: Positive
+    ema_half_life: Positive
+    validation_grid: Annotated[int, Field(ge=0)]
+
+
+class PerceptualParams(Section):
+    """Weight of each perceptual network's loss."""
+
+    lite0: NonNegative
+    vgg16: NonNegative
+    convnext_small: NonNegative
+
+
+class DiscriminatorParams(Section):
+    layers: Count
+    width: Count
+
+
+class Stage1Params(ScheduleParams):
+    ar_weight_decay: NonNegative
+    l1: NonNegative
+    perceptual: PerceptualParams
+    adversarial: NonNegative
+    discriminator: DiscriminatorParams
+    lecam: NonNegative
+    r1: NonNegative
+    r1_every: Count
+    min_usage: Fraction
+
+
+class TokensParams(Section):
+    crops: Literal["center", "flip", "ten"]
+    batch: Count
+
+
+class ARParams(ScheduleParams):
+    source: Source
+    path: AnyPath
+    layers: Count
+    dim: TransformerDim
+    weight_decay: NonNegative
+    clip: Positive
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    embedding_dropout: Annotated[float, Field(ge=0, lt=1)]
+    label_drop: Fraction
+
+
+class ChoiceParams(Section):
+    """How ids of a segment are chosen from logits."""
+
+    temperature: Positive
+    top_k: Annotated[int, Field(ge=0)]
+    top_p: Annotated[float, Field(gt=0, le=1)]
+
+
+class GuidedChoiceParams(ChoiceParams):
+    """The same with guidance."""
+
+    guidance: NonNegative
+    schedule: Literal["constant", "linear", "cosine"]
+    power: Positive
+
+
+class GuidedRunParams(Section):
+    prologue: GuidedChoiceParams
+    visual: GuidedChoiceParams
+
+
+class PlainRunParams(Section):
+    prologue: ChoiceParams
+    visual: ChoiceParams
+
+
+class SamplingParams(Section):
+    images: Annotated[int, Field(ge=10)]  # the inception score has 10 splits
+    classes: list[str | int] | None
+    precision: Precision
+    files: Literal["none", "png", "webp"]
+    rows: Count
+    cfg: GuidedRunParams
+    no_cfg: PlainRunParams
+
+
+class SweepParams(Section):
+    axis: Literal[
+        "prologue.guidance",
+        "prologue.power",
+        "prologue.temperature",
+        "prologue.top_k",
+        "prologue.top_p",
+        "visual.guidance",
+        "visual.power",
+        "visual.temperature",
+        "visual.top_k",
+        "visual.top_p",
+    ]
+    values: list[float]
+    images: Annotated[int, Field(ge=10)]  # the inception score has 10 splits
+
+
+class EvaluationParams(Section):
+    extractor: Literal["lite2", "inception"]
+    perceptual: Literal["lite0", "vgg16"]
+    batch: Count
+    neighbours: Count
+
+
+class MAEProbeParams(LoopParams):
+    """The linear probe's training by MAE's protocol."""
+
+    batch: Annotated[int, Field(ge=2)]  # its batch norm has no variance of one image
+
+
+class ProbeParams(Section):
+    feature: Literal["encoder", "code"]
+    protocol: Literal["fast", "mae"]
+    mae: MAEProbeParams
+
+
+class Params(Section):
+    """All of params.yaml."""
+
+    seed: Annotated[int, Field(ge=0)]
+    precision: Precision
+    data: DataParams
+    augment: AugmentParams
+    tokenizer: TokenizerParams
+    prologue: PrologueParams
+    stage1: Stage1Params
+    tokens: TokensParams
+    ar: ARParams
+    sampling: SamplingParams
+    sweep: SweepParams
+    evaluation: EvaluationParams
+    probe: ProbeParams
+
+    @model_validator(mode="after")
+    def sections_fit_together(self) -> "Params":
+        """The image is a whole number of patches, all ids fit uint16, and models come from where they can."""
+        if self.data.image_size % self.tokenizer.patch:
+            raise ValueError(
+                f"tokenizer.patch: {self.tokenizer.patch} does not divide data.image_size {self.data.image_size}"
+            )
+        vocabulary = self.tokenizer.codebook + self.prologue.codebook + 1
+        if vocabulary > 65536:
+            raise ValueError(f"tokenizer.codebook + prologue.codebook + 1 = {vocabulary}, more than uint16 ids hold")
+        if self.ar.source != "train" and self.tokenizer.source == "train":
+            raise ValueError(
+                f"ar.source: {self.ar.source} needs the tokenizer whose ids it reads, not one trained here"
+            )
+        if self.prologue.mode in ("onestage", "routed") and self.tokenizer.source != "train":
+            raise ValueError(f"prologue.mode: {self.prologue.mode} trains its tokenizer: set tokenizer.source: train")
+        for value in self.sweep.values:
+            sweep_run(self, value)
+        if self.sweep.values and self.sweep.axis.startswith("prologue.") and self.prologue.mode in ("none", "routed"):
+            raise ValueError(f"sweep.axis: {self.sweep.axis} has no effect without a prologue")
+        return self

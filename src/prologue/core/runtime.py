@@ -1,0 +1,53 @@
+"""Where a stage runs: processes, device, threads and worker processes are the machine's business, never a param."""
+
+import os
+import random
+from collections.abc import Callable
+from typing import TypeVar
+
+import numpy as np
+import torch
+import torch._dynamo
+from accelerate import Accelerator
+
+from prologue.core.launch import own_cores
+from prologue.core.seeds import derive_seed
+
+T = TypeVar("T")
+
+
+def start_accelerator() -> Accelerator:
+    """Join the processes of this launch (accelerate launch, torchrun or plain python) and set the CPU threads.
+
+    On a CPU every process takes as many cores as every other: launchers leave theirs one thread. `PROLOGUE_THREADS`
+    overrides the number.
+    """
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    if accelerator.device.type == "cpu":
+        torch.set_num_threads(int(os.environ.get("PROLOGUE_THREADS") or own_cores()))
+    return accelerator
+
+
+def loader_workers() -> int:
+    """Worker processes of a data loader: none where the CPU runs the model; `PROLOGUE_WORKERS` overrides."""
+    if "PROLOGUE_WORKERS" in os.environ:
+        return int(os.environ["PROLOGUE_WORKERS"])
+    return min(8, own_cores()) if torch.cuda.is_available() else 0
+
+
+def compiled(function: Callable[..., T]) -> Callable[..., T]:
+    """The function compiled where this launch is configured to compile (`accelerate config`), else as it is."""
+    backend = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower()
+    if backend == "no":
+        return function
+    torch._dynamo.config.recompile_limit = 256  # blocks share their code, each with weights of its own
+    result: Callable[..., T] = torch.compile(function, backend=backend, dynamic=False)
+    return result
+
+
+def seed_everything(*parts: int) -> None:
+    """Seed Python, NumPy and torch from a tuple such as (seed, step)."""
+    seed = derive_seed(*parts)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)

@@ -1,0 +1,47 @@
+"""How work is divided over the processes of a launch, and its results put together again.
+
+Rows of a batch are a slice of it, tasks are taken in turns, and positions are blocks of equal length, whose rows
+`gather_blocks` puts together.
+"""
+
+import math
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prologue.core.errors import PrologueError
+
+if TYPE_CHECKING:  # torch takes seconds to load, and stages without tensors share out their tasks too
+    from accelerate import Accelerator
+    from torch import Tensor
+
+Tasks = TypeVar("Tasks", list[Any], range, NDArray[np.int64])
+
+
+def own_rows(batch: int, rank: int, processes: int) -> slice:
+    """The contiguous slice of a global batch that process `rank` works on.
+
+    Raises PrologueError where the batch cannot be divided evenly.
+    """
+    if batch % processes:
+        raise PrologueError(f"a batch of {batch} cannot be divided over {processes} processes: change the batch size")
+    return slice(rank * batch // processes, (rank + 1) * batch // processes)
+
+
+def own_tasks(tasks: Tasks, rank: int, processes: int) -> Tasks:
+    """The tasks of process `rank`: processes take turns."""
+    return tasks[rank::processes]
+
+
+def own_block(count: int, accelerator: "Accelerator") -> NDArray[np.int64]:
+    """This process's positions of `count`: a block as long as every other's, the last position repeated to fill it."""
+    block = math.ceil(count / accelerator.num_processes)
+    first = accelerator.process_index * block
+    return np.minimum(np.arange(first, first + block), count - 1)
+
+
+def gather_blocks(rows: "Tensor", count: int, accelerator: "Accelerator") -> "Tensor":
+    """Rows of all positions in order, on the CPU of every process; `rows` are those of this process's `own_block`."""
+    everything = accelerator.gather(rows.to(accelerator.device).contiguous())
+    return everything[:count].cpu()

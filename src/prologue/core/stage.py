@@ -1,0 +1,37 @@
+"""What every stage script shares: params first, plain errors, wall time and memory beside the stage's metrics."""
+
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from prologue.core.errors import PrologueError
+from prologue.core.files import write_json
+from prologue.core.launch import is_main_process, launch_as_configured
+from prologue.core.params import Params
+from prologue.core.params_file import load_params
+
+METRICS = Path("reports/metrics")
+
+
+def run_stage(name: str, work: Callable[[Params], dict[str, Any]], processes: Literal["configured", "one"]) -> None:
+    """Validate params, run `work`, write the metrics it returns to reports/metrics/NAME.json.
+
+    It runs on the processes that were `configured` for this machine, or on `one`. Errors meant for the user are printed
+    without a traceback; the exit status is then 1.
+    """
+    if processes == "configured":
+        launch_as_configured()
+    started = time.perf_counter()
+    try:
+        metrics = work(load_params())
+    except PrologueError as error:
+        if is_main_process():
+            print(f"\n{name}: {error}", file=sys.stderr)
+        sys.exit(1)
+    if is_main_process():
+        metrics["seconds"] = round(time.perf_counter() - started, 1)
+        metrics["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        write_json(METRICS / f"{name}.json", metrics)

@@ -1,0 +1,91 @@
+"""Unfinished work that a later run goes on from: never that of another origin, and how two origins differ is said."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from prologue.core.code import code_digests
+from prologue.core.dotted import flat
+from prologue.core.files import read_json, remove, sha256, write_json
+from prologue.core.launch import is_main_process
+
+WORK = Path(os.environ.get("PROLOGUE_WORK", ".work"))  # checkpoints, and what else outlives a run
+MADE_OF = "made_of.json"  # the origin of a folder, in it
+
+
+@dataclass(frozen=True)
+class Origin:
+    """All that can change a result: params by dotted key, hashes of input files, digests of code; each by name."""
+
+    params: dict[str, Any]
+    inputs: dict[str, str]
+    code: dict[str, str]
+
+    @property
+    def key(self) -> str:
+        """Short name of this origin and of no other."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+    def differences(self, other: "Origin") -> list[str]:
+        """What this origin has otherwise than another, in words, a line each."""
+        lines = []
+        for kind, (own, others) in {
+            "param": (self.params, other.params),
+            "input": (self.inputs, other.inputs),
+            "code": (self.code, other.code),
+        }.items():
+            for name in sorted(own.keys() | others.keys()):
+                here, there = own.get(name, "none"), others.get(name, "none")
+                if here != there:
+                    lines.append(f"{kind} {name}" + (f": {there} there, {here} here" if kind == "param" else ""))
+        return lines
+
+
+def origin_of(params: dict[str, Any], inputs: list[Path], module: str) -> Origin:
+    """The origin of what a module (its __file__) makes of params, JSON-able at any depth, and of files."""
+    hashes = {path.as_posix(): sha256(path) for path in inputs}
+    return Origin(flat(json.loads(json.dumps(params, default=str))), hashes, code_digests(Path(module)))
+
+
+def open_work(folder: Path, origin: Origin) -> None:
+    """Make a folder of unfinished work hold that of one origin: of another, what it holds is removed."""
+    if read_origin(folder) != origin:
+        remove(folder)
+        folder.mkdir(parents=True)
+        write_json(folder / MADE_OF, asdict(origin))
+
+
+def read_origin(folder: Path) -> Origin | None:
+    """The origin of a folder of unfinished work; None where it tells none."""
+    path = folder / MADE_OF
+    return Origin(**read_json(path)) if path.is_file() else None
+
+
+def close_work(folder: Path, output: Path) -> None:
+    """Put a folder whose work is finished in its place."""
+    remove(folder / MADE_OF)
+    remove(output)
+    folder.rename(output)
+
+
+@contextmanager
+def building(output: Path, origin: Origin, wait: Callable[[], None]) -> Iterator[Path]:
+    """Yield a folder beside `output` that all processes write to; it takes `output`'s place when all have finished.
+
+    A run of the same origin finds what a killed one had written. `wait` waits for all processes of the launch.
+    """
+    folder = output.with_name(f".{output.name}.tmp")
+    wait()
+    if is_main_process():
+        open_work(folder, origin)
+    wait()
+    yield folder
+    wait()
+    if is_main_process():
+        close_work(folder, output)
+    wait()

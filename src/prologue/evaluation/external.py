@@ -1,0 +1,150 @@
+"""`prologue evaluate`: samples of any program against images, statistics or this pipeline's reference."""
+
+import hashlib
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+from platformdirs import user_cache_path
+
+from prologue.core.errors import PrologueError
+from prologue.core.files import read_json, sha256
+from prologue.core.runtime import start_accelerator
+from prologue.core.work import origin_of
+from prologue.evaluation.features import extract
+from prologue.evaluation.folder_images import FolderImages
+from prologue.evaluation.generation import compare_with_reference
+from prologue.evaluation.image_sets import IMAGES_KEY, NpzImages
+from prologue.evaluation.reference import (
+    PROTOCOL,
+    Reference,
+    load_reference,
+    measure_reference,
+    save_reference,
+)
+from prologue.frozen.extractor import Extractor
+from prologue.frozen.weights import WEIGHTS
+from prologue.measures.fidelity import Statistics, inception_score
+from prologue.measures.registry import metric_name
+
+PIPELINE = Path("data/reference")  # the reference where none is given
+NEIGHBOURS = 3  # of precision and recall, as in ADM's evaluation
+
+
+def evaluate(
+    samples: Path, reference: Path | None, extractor: str | None, size: int | None, batch: int
+) -> dict[str, Any]:
+    """Measure a set of samples.
+
+    Args:
+        samples: an npz with arr_0, uint8 (N, H, W, 3), or a folder of images of any depth.
+        reference: the same of real images, an npz with ADM's statistics mu and sigma, or a folder that the stage
+            `reference` wrote. None: data/reference where it exists, else the inception score alone.
+        extractor: lite2 or inception. None: that of the pipeline's reference; Inception where its weights are; lite2.
+        size: images of folders are centre-cropped to so many px. None: to squares of their own shorter side.
+        batch: images at once.
+
+    Returns:
+        The metrics of `compare_with_reference` (the distance is `fid` or fd_EXTRACTOR), and the protocol.
+
+    Raises:
+        PrologueError: something is missing, or cannot be measured.
+    """
+    accelerator = start_accelerator()
+    if reference is None and (PIPELINE / PROTOCOL).is_file():
+        reference = PIPELINE
+    network = Extractor(extractor or _extractor_for(reference), accelerator.device)
+    features = extract(network, _open(samples, size), batch, accelerator)
+    protocol: dict[str, Any] = {**network.protocol, "samples": str(samples), "crop": _crop(size)}
+    if reference is None:
+        score, deviation = inception_score(features.logits)
+        named = {metric_name("is", network.name): score, metric_name("is_std", network.name): deviation}
+        return {**named, "images": len(features.pool), **protocol}
+    compared = _reference(reference, network, size, batch, accelerator)
+    metrics = compare_with_reference(features, compared, network.name, NEIGHBOURS, "fd")
+    return {
+        **metrics,
+        **protocol,
+        "reference": str(reference),
+        "reference_images": compared.protocol["images"],
+        "neighbours": NEIGHBOURS,
+    }
+
+
+def _extractor_for(reference: Path | None) -> str:
+    if reference is not None and (reference / PROTOCOL).is_file():
+        return str(read_json(reference / PROTOCOL)["extractor"])
+    return "inception" if WEIGHTS["inception"].path().is_file() else "lite2"
+
+
+def _crop(size: int | None) -> str:
+    return f"centre, {size} px" if size else "centre, own size"
+
+
+def _open(path: Path, size: int | None) -> NpzImages | FolderImages:
+    """The images of an npz file or a folder. Raises PrologueError where there is nothing that can be measured."""
+    if path.is_dir():
+        return FolderImages(path, size)
+    if not path.is_file():
+        raise PrologueError(f"{path} not found: expected an npz file or a folder of images")
+    images = NpzImages(path)
+    if size is not None and images.shape[1:3] != (size, size):
+        raise PrologueError(f"{path} holds {images.shape[2]} x {images.shape[1]} px images, not {size} x {size}")
+    return images
+
+
+def _reference(path: Path, network: Extractor, size: int | None, batch: int, accelerator: Accelerator) -> Reference:
+    """The reference at a path: the pipeline's own, ADM's statistics, or that of its images, measured once."""
+    if (path / PROTOCOL).is_file():
+        return load_reference(path, network.name)
+    given = _given_statistics(path) if path.is_file() else None
+    if given is None or network.name != "inception":
+        if given and not _has_images(path):
+            raise PrologueError(
+                f"{path} holds statistics of Inception and no images, so {network.name} has nothing to compare with: "
+                "use --extractor inception"
+            )
+        return _measured_once(path, network, size, batch, accelerator)
+    if not _has_images(path):
+        return Reference(given, None, {**network.protocol, "images": "statistics alone", "coloured": False})
+    measured = _measured_once(path, network, size, batch, accelerator)
+    return Reference(given, measured.manifold, measured.protocol)
+
+
+def _given_statistics(path: Path) -> Statistics | None:
+    """mu and sigma of an npz, where it has them."""
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            if not {"mu", "sigma"} <= set(content.files):
+                return None
+            return Statistics(content["mu"].astype(np.float64), content["sigma"].astype(np.float64))
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise PrologueError(f"{path} is no npz of images or statistics ({error})") from None
+
+
+def _has_images(path: Path) -> bool:
+    with zipfile.ZipFile(path) as archive:
+        return f"{IMAGES_KEY}.npy" in archive.namelist()
+
+
+def _measured_once(path: Path, network: Extractor, size: int | None, batch: int, accelerator: Accelerator) -> Reference:
+    """The reference of a set of images, kept in the user's cache by the content of the images."""
+    images = _open(path, size)
+    identity = {**network.protocol, "content": content_hash(path), "size": size}
+    folder = user_cache_path("prologue") / "references" / origin_of(identity, [], __file__).key
+    if not (folder / PROTOCOL).is_file():
+        measured = measure_reference(network, images, batch, identity, accelerator)
+        if accelerator.is_main_process:
+            save_reference(folder, measured)
+        accelerator.wait_for_everyone()
+    return load_reference(folder, network.name)
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of an npz file, or of all image files of a folder in the order in which they are read."""
+    if path.is_file():
+        return sha256(path)
+    hashes = [sha256(file) for file in FolderImages(path, None).paths]
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""Pretrained networks that are never trained, and what is computed with them."""

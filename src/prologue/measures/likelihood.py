@@ -1,0 +1,36 @@
+"""What an AR model's cross-entropies say of a set of images."""
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from torch import Tensor
+
+from prologue.models.vocabulary import Vocabulary
+
+
+def summarise(rows: dict[str, Tensor], vocabulary: Vocabulary) -> dict[str, float]:
+    """Means of `token_losses`, as `evaluate_likelihood` returns them."""
+    loss = rows["loss"].double()
+    result = {"loss": loss.mean().item(), "visual_loss": loss[:, vocabulary.prefix :].mean().item()}
+    if vocabulary.prologue_tokens:
+        result["prologue_loss"] = loss[:, : vocabulary.prologue_tokens].mean().item()
+        own = loss[:, vocabulary.prefix :].sum(dim=1)
+        result["prologue_gain_nats"] = (rows["swapped"].double() - own).mean().item()
+    return result
+
+
+def per_position(rows: dict[str, Tensor], vocabulary: Vocabulary) -> pd.DataFrame:
+    """Mean loss and entropy in nats at each position of the sequence, with the segment that it belongs to."""
+    tokens = vocabulary.prologue_tokens
+    segments = ["prologue"] * tokens + ["eos"] * (vocabulary.prefix - tokens) + ["visual"] * vocabulary.visual_tokens
+    means = {name: rows[name].double().mean(dim=0).numpy() for name in ("loss", "entropy")}
+    return pd.DataFrame({"position": range(vocabulary.length), "segment": segments, **means})
+
+
+def same_class_partners(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """For each image the index of another of its class: the next one, in a circle (itself where it is the only one)."""
+    partners = np.arange(len(labels))
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        partners[members] = np.roll(members, -1)
+    return partners

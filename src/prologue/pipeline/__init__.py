@@ -1,0 +1,1 @@
+"""How stages are put together: what is trained, imported or passed through, and which pictures go with it."""

@@ -1,0 +1,81 @@
+"""The stage samples: images with guidance and without, and pictures of what the prologue holds."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from prologue.core.files import read_json, replacing
+from prologue.core.params import Params
+from prologue.core.runtime import start_accelerator
+from prologue.core.systems import SAMPLING_RUNS
+from prologue.data.images import ImageShards
+from prologue.data.loader import view_batches
+from prologue.figures.samples import COLUMNS, class_grid, held_grid, swapped_grid, table_grid
+from prologue.models.saved import load_ar, load_tokenizer
+from prologue.models.tokenizer import Tokenizer
+from prologue.sampling.generation import TokenSampler
+from prologue.sampling.images import token_samplers
+from prologue.sampling.prologues import draw_held, draw_of_real, draw_swapped
+from prologue.sampling.samples import balanced_labels, write_samples
+
+
+def make_samples(
+    params: Params, ar_folder: Path, tokenizer_folder: Path, tokens: Path, shards: Path, output: Path, figures: Path
+) -> dict[str, Any]:
+    """Sample `sampling.images` images in both runs, classes taking turns, and draw them; returns the stage's metrics.
+
+    Writes samples_RUN.png and, with a prologue, held_, real_prologue and swapped_prologues.png to `figures`.
+    """
+    accelerator = start_accelerator()
+    ar = load_ar(ar_folder, accelerator.device)
+    tokenizer = load_tokenizer(tokenizer_folder, accelerator.device)
+    names = read_json(tokens / "manifest.json")["classes"]
+    labels = balanced_labels(names, params.sampling.classes, params.sampling.images)
+    samplers = token_samplers(ar, params.sampling)
+    inputs = [*sorted(ar_folder.glob("*.*")), *sorted(tokenizer_folder.glob("*.*"))]
+    speed = write_samples(params, samplers, tokenizer, labels, inputs, output, accelerator)
+    if accelerator.is_main_process:
+        pictures = {f"samples_{run}": _class_grid(output / f"{run}.npz", labels, names) for run in SAMPLING_RUNS}
+        if ar.vocabulary.prologue_tokens:
+            real = ImageShards(shards, "val")
+            pictures |= _prologue_pictures(samplers["cfg"], tokenizer, names, real, params.sampling.rows, params.seed)
+        with replacing(figures) as folder:
+            folder.mkdir()
+            for name, picture in pictures.items():
+                picture.save(folder / f"{name}.png")
+    counts = np.bincount(labels, minlength=len(names))
+    return {
+        "images": len(labels),
+        "classes": int((counts > 0).sum()),
+        "images_per_class": sorted({int(count) for count in counts[counts > 0]}),
+        "images_per_second": speed,
+        "seed": params.seed,
+        "precision": params.sampling.precision,
+    }
+
+
+def _class_grid(path: Path, labels: NDArray[np.int64], names: list[str]) -> Image.Image:
+    with np.load(path) as samples:
+        return class_grid(samples["arr_0"], labels, names)
+
+
+def _prologue_pictures(
+    sampler: TokenSampler, tokenizer: Tokenizer, names: list[str], real: ImageShards, rows: int, seed: int
+) -> dict[str, Image.Image]:
+    """Pictures of up to `rows` classes whose prologue is held, is that of a real image, or another class's."""
+    rows = min(rows, len(names))
+    chosen = [int(np.flatnonzero(real.labels == label)[0]) for label in range(rows) if label in real.labels]
+    views, _ = next(view_batches(real, tokenizer.config.image_size, "center", chosen, len(chosen)))
+    labels = torch.from_numpy(real.labels[chosen]).to(sampler.device)
+    pairs = torch.arange(2 * max(1, rows // 2), device=sampler.device) % len(names)
+    of_real = draw_of_real(sampler, tokenizer, views[:, 0].to(sampler.device), labels, COLUMNS - 2, seed)
+    swapped = draw_swapped(sampler, tokenizer, pairs, (COLUMNS - 2) // 2, seed)
+    return {
+        "held_prologue": held_grid(draw_held(sampler, tokenizer, rows, COLUMNS, seed), names),
+        "real_prologue": table_grid(of_real, [names[label] for label in labels.tolist()]),
+        "swapped_prologues": swapped_grid(swapped, pairs.tolist(), names),
+    }

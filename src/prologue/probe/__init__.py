@@ -1,0 +1,1 @@
+"""Linear probes of a frozen tokenizer."""

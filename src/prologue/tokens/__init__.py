@@ -1,0 +1,1 @@
+"""The cached ids of a dataset, and what an AR model says of them."""

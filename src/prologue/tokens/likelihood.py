@@ -1,0 +1,52 @@
+"""What an AR model says of cached tokens, and what an image's own prologue tells it (Sec. 2.1)."""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from prologue.measures.likelihood import same_class_partners, summarise
+from prologue.models.ar import ARModel
+from prologue.tokens.cache import TokenCache
+
+MAX_BATCH = 250
+MAX_LOGITS = 2**25  # of a batch; ImageNet's vocabulary over all positions of 250 images would take gigabytes
+
+
+def evaluate_likelihood(ar: ARModel, cache: TokenCache, images: npt.NDArray[np.int64]) -> dict[str, float]:
+    """Cross-entropy of the cache's `images` (indices) given their classes, in nats per token of each segment.
+
+    With a prologue also `prologue_gain_nats`: how much lower the loss of an image's visual tokens is, in nats per
+    image, with its own prologue than with another image's of the same class. It estimates the information that the
+    prologue carries about the visual tokens beyond the class.
+    """
+    return summarise(token_losses(ar, cache, images), ar.vocabulary)
+
+
+@torch.no_grad()
+def token_losses(ar: ARModel, cache: TokenCache, images: npt.NDArray[np.int64]) -> dict[str, Tensor]:
+    """What the model says of each token of images (n indices), in nats, on the CPU.
+
+    Returns:
+        loss (n, length), the cross-entropy of each token; entropy (n, length), that of the prediction; with a prologue
+        swapped (n,), the loss of all visual tokens after the prologue of another image of the class.
+    """
+    device, vocabulary = ar.token_embedding.weight.device, ar.vocabulary
+    others = same_class_partners(cache.labels)
+    batch = max(1, min(MAX_BATCH, MAX_LOGITS // (vocabulary.length * vocabulary.size)))
+    parts: dict[str, list[Tensor]] = {}
+    for indices in np.split(images, range(batch, len(images), batch)):
+        tokens = cache.read(indices)
+        visual, classes = tokens.visual.to(device), torch.from_numpy(cache.labels[indices]).to(device)
+        prologue = tokens.prologue.to(device) if tokens.prologue is not None else None
+        logits = ar(prologue, visual, classes).float()
+        parts.setdefault("loss", []).append(ar.token_losses(logits, prologue, visual).cpu())
+        log_p = logits.log_softmax(dim=-1)
+        parts.setdefault("entropy", []).append(-(log_p.exp() * log_p).sum(dim=-1).cpu())
+        if prologue is not None:
+            partner = cache.read(others[indices]).prologue
+            assert partner is not None
+            partner = partner.to(device)
+            swapped = ar.token_losses(ar(partner, visual, classes), partner, visual)
+            parts.setdefault("swapped", []).append(swapped[:, vocabulary.prefix :].sum(dim=1).cpu())
+    return {name: torch.cat(values) for name, values in parts.items()}
