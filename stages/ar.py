@@ -1,21 +1,17 @@
 """Stage 2: train the full-size AR model on the cached tokens, or import a published one."""
 
 from pathlib import Path
-from typing import Any
 
-from prologue.core.params import Params
 from prologue.core.stage import run_stage
 from prologue.pipeline.ar import make_ar
 
-
-def main(params: Params) -> dict[str, Any]:
-    return make_ar(
+run_stage(
+    "ar",
+    lambda params: make_ar(
         params,
         tokenizer=Path("models/attached"),
         tokens=Path("data/tokens"),
         output=Path("models/ar"),
         curves=Path("reports/curves/ar"),
-    )
-
-
-run_stage("ar", main, processes="configured")
+    ),
+)

@@ -2,15 +2,13 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from prologue.cli.commands import Commands
+from prologue.cli.commands import Commands
 
 COMPARISONS = Path("reports/comparisons")
 
 
-def add_to(commands: "Commands") -> None:
+def add_to(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add_parser("compare", help="write a page that compares two experiments, commits or branches")
     parser.add_argument("first", help="anything that DVC or git resolves")

@@ -1,21 +1,18 @@
 """`prologue describe`: parts, parameters, FLOPs, tokens and bits per pixel of what params build."""
 
 import argparse
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
+from prologue.cli.commands import Commands
 from prologue.core.params_file import load_params
 from prologue.core.variants import apply_overrides, load_variants
-
-if TYPE_CHECKING:
-    from prologue.cli.commands import Commands
 
 IMAGENET_CLASSES = 1000
 
 
-def add_to(commands: "Commands") -> None:
+def add_to(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add_parser("describe", help="print parts, parameters, FLOPs, tokens and bits per pixel")
     parser.add_argument("names", nargs="*", help="variants on top of params.yaml")

@@ -2,20 +2,16 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-from prologue.cli.commands import shown
+from prologue.cli.commands import Commands, shown
 from prologue.core.files import write_json
 from prologue.core.launch import is_main_process
 
-if TYPE_CHECKING:
-    from prologue.cli.commands import Commands
 
-
-def add_to(commands: "Commands") -> None:
+def add_to(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add_parser("evaluate", help="measure any npz or folder of images against real ones")
     parser.add_argument("samples", type=Path, help="npz with arr_0 (uint8 N, H, W, 3), or a folder of images")

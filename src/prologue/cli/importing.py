@@ -2,16 +2,13 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from prologue.cli.commands import Commands
 from prologue.core.params_file import load_params
 from prologue.core.variants import experiment_flags
 
-if TYPE_CHECKING:
-    from prologue.cli.commands import Commands
 
-
-def add_to(commands: "Commands") -> None:
+def add_to(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add_parser("import", help="print the flags for `dvc exp run` that import a checkpoint")
     parser.add_argument("folder", type=Path, help="of a published checkpoint, a model of ours, or a diffusers VQModel")

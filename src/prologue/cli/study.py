@@ -1,13 +1,11 @@
 """`prologue study`: a table or figure of the paper as experiments."""
 
 import argparse
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from prologue.cli.commands import Commands
+from prologue.cli.commands import Commands
 
 
-def add_to(commands: "Commands") -> None:
+def add_to(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add_parser("study", help="run a table or figure of the paper as experiments")
     parser.add_argument("name", help="of a file in studies/")

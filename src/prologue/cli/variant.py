@@ -1,15 +1,12 @@
 """`prologue variant`: named overrides as flags for `dvc exp run`."""
 
 import argparse
-from typing import TYPE_CHECKING
 
+from prologue.cli.commands import Commands
 from prologue.core.variants import experiment_flags, load_variants
 
-if TYPE_CHECKING:
-    from prologue.cli.commands import Commands
 
-
-def add_to(commands: "Commands") -> None:
+def add_to(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add_parser("variant", help="print named overrides as flags for `dvc exp run`")
     parser.add_argument("names", nargs="+", help="variants of variants/*.yaml; the last wins")

@@ -1,13 +1,11 @@
 """`prologue watch`: a page of the curves of running trainings."""
 
 import argparse
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from prologue.cli.commands import Commands
+from prologue.cli.commands import Commands
 
 
-def add_to(commands: "Commands") -> None:
+def add_to(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add_parser("watch", help="keep a page of the curves of running trainings")
     parser.add_argument("--seconds", type=int, default=10, help="between two versions (default: %(default)s)")

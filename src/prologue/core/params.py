@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
 
-from prologue.core.systems import EPOCHS, HEAD_DIM, sweep_run
+from prologue.core.conventions import EPOCHS, HEAD_DIM
 
 Count = Annotated[int, Field(ge=1)]
 OptionalCount = Annotated[int | None, Field(ge=1)]
@@ -211,18 +211,7 @@ class SamplingParams(Section):
 
 
 class SweepParams(Section):
-    axis: Literal[
-        "prologue.guidance",
-        "prologue.power",
-        "prologue.temperature",
-        "prologue.top_k",
-        "prologue.top_p",
-        "visual.guidance",
-        "visual.power",
-        "visual.temperature",
-        "visual.top_k",
-        "visual.top_p",
-    ]
+    axis: Annotated[str, Field(pattern=r"^(prologue|visual)\.(guidance|power|temperature|top_k|top_p)$")]
     values: list[float]
     images: Annotated[int, Field(ge=10)]  # the inception score has 10 splits
 
@@ -279,8 +268,6 @@ class Params(Section):
             )
         if self.prologue.mode in ("onestage", "routed") and self.tokenizer.source != "train":
             raise ValueError(f"prologue.mode: {self.prologue.mode} trains its tokenizer: set tokenizer.source: train")
-        for value in self.sweep.values:
-            sweep_run(self, value)
         if self.sweep.values and self.sweep.axis.startswith("prologue.") and self.prologue.mode in ("none", "routed"):
             raise ValueError(f"sweep.axis: {self.sweep.axis} has no effect without a prologue")
         return self

@@ -13,6 +13,7 @@ from ruamel.yaml.error import YAMLError
 from prologue.core.errors import PrologueError
 from prologue.core.files import read_yaml
 from prologue.core.params import Params
+from prologue.core.systems import sweep_run
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -39,10 +40,15 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
 def validate(values: object, source: str) -> Params:
     """Params of plain values. Raises ParamsError naming `source` and each bad key."""
     try:
-        return Params.model_validate(values)
+        params = Params.model_validate(values)
+        for value in params.sweep.values:
+            sweep_run(params, value)
     except ValidationError as error:
         problems = "\n".join(f"  {_explain(problem)}" for problem in error.errors())
         raise ParamsError(f"{source} cannot be used:\n{problems}") from None
+    except ValueError as error:
+        raise ParamsError(f"{source} cannot be used:\n  {error}") from None
+    return params
 
 
 def _explain(problem: ErrorDetails) -> str:

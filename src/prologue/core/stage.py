@@ -14,9 +14,10 @@ from prologue.core.params import Params
 from prologue.core.params_file import load_params
 
 METRICS = Path("reports/metrics")
+Work = Callable[[Params], dict[str, Any]]
 
 
-def run_stage(name: str, work: Callable[[Params], dict[str, Any]], processes: Literal["configured", "one"]) -> None:
+def run_stage(name: str, work: Work, processes: Literal["configured", "one"] = "configured") -> None:
     """Validate params, run `work`, write the metrics it returns to reports/metrics/NAME.json.
 
     It runs on the processes that were `configured` for this machine, or on `one`. Errors meant for the user are printed

@@ -1,30 +1,22 @@
 """What the params of a system amount to, whichever stage asks."""
 
-import re
-from typing import TYPE_CHECKING
-
 from pydantic import ValidationError
 
-if TYPE_CHECKING:  # params.py checks by this module
-    from prologue.core.params import GuidedRunParams, Params
-
-HEAD_DIM = 64  # channels of an attention head
-EPOCHS = re.compile(r"(\d+(?:\.\d+)?)epochs")  # a duration in epochs
-SAMPLING_RUNS = ("cfg", "no_cfg")  # with guidance and without
+from prologue.core.params import GuidedRunParams, Params
 
 
-def has_prologue(params: "Params") -> bool:
+def has_prologue(params: Params) -> bool:
     """Whether the AR model reads prologue tokens."""
     return params.prologue.mode not in ("none", "routed")
 
 
-def trains_stage2(params: "Params") -> bool:
+def trains_stage2(params: Params) -> bool:
     """Whether an AR model is trained on cached tokens: not where it is imported, or was trained in Stage 1."""
     return params.ar.source == "train" and params.prologue.mode != "onestage"
 
 
-def sweep_run(params: "Params", value: float) -> "GuidedRunParams":
-    """The guided run with the axis of the sweep at a value. Raises ValueError for one out of its range."""
+def sweep_run(params: Params, value: float) -> GuidedRunParams:
+    """The guided run with the axis of the sweep at a value. Raises ValueError for one out of range."""
     segment, key = params.sweep.axis.split(".")
     run = params.sampling.cfg
     changed = run.model_dump()

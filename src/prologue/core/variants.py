@@ -5,10 +5,10 @@ that come first. Several variants compose; the last wins.
 """
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from prologue.core.dotted import flat
 from prologue.core.errors import PrologueError
 from prologue.core.files import read_yaml
 from prologue.core.params import Params
@@ -60,15 +60,7 @@ def _resolve(name: str, known: dict[str, dict[str, Any]], within: tuple[str, ...
     overrides: Overrides = {}
     for parent in row.pop("extends", []):
         overrides |= _resolve(str(parent), known, (*within, name))
-    return overrides | dict(_dotted(row))
-
-
-def _dotted(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _dotted(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+    return overrides | flat(row)
 
 
 def apply_overrides(overrides: Overrides, path: Path = PARAMS_FILE) -> Params:

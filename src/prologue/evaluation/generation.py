@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+from prologue.core.conventions import SAMPLING_RUNS
 from prologue.core.errors import PrologueError
 from prologue.core.files import sha256
 from prologue.core.params import Params
 from prologue.core.runtime import start_accelerator
-from prologue.core.systems import SAMPLING_RUNS
 from prologue.evaluation.features import Features, extract
 from prologue.evaluation.image_sets import NpzImages
 from prologue.evaluation.reference import Reference, load_reference

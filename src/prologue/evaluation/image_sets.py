@@ -2,17 +2,16 @@
 
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 from torch import Tensor
 
 from prologue.core.errors import PrologueError
+from prologue.core.npz import opened_array
 from prologue.data.images import ImageShards
 from prologue.data.loader import view_batches
 
@@ -69,7 +68,7 @@ class NpzImages:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            with _opened(path, IMAGES_KEY) as (_, header):
+            with opened_array(path, IMAGES_KEY) as (_, header):
                 self.shape = header.shape
         except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
             raise PrologueError(f"{path} is no npz of samples ({error})") from None
@@ -88,7 +87,7 @@ class NpzImages:
         """As `ImageSet`. Raises PrologueError where the file ends early or is damaged."""
         size = int(np.prod(self.shape[1:]))
         try:
-            with _opened(self.path, IMAGES_KEY) as (file, header):
+            with opened_array(self.path, IMAGES_KEY) as (file, header):
                 for start in range(0, len(positions), batch):
                     images = []
                     for position in positions[start : start + batch]:
@@ -97,21 +96,3 @@ class NpzImages:
                     yield torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
         except (OSError, zipfile.BadZipFile, ValueError) as error:
             raise PrologueError(f"{self.path} is damaged ({error})") from None
-
-
-class _Header(NamedTuple):
-    """What stands before an array's data, and where the data begin in the member."""
-
-    shape: tuple[int, ...]
-    fortran: bool
-    dtype: np.dtype[np.generic]
-    offset: int
-
-
-@contextmanager
-def _opened(path: Path, key: str) -> Iterator[tuple[IO[bytes], _Header]]:
-    """An array's member of an npz, to seek and read in, and its header. Nothing is unpickled."""
-    with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as file:
-        version = npy.read_magic(file)
-        read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        yield file, _Header(*read_header(file), file.tell())

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from prologue.core.errors import PrologueError
@@ -66,8 +67,10 @@ def evaluate_reconstruction(
     rows = {key: gather_blocks(value, len(images), accelerator) for key, value in rows.items()}
     counts = _code_counts(tokenizer, rows)
     if accelerator.is_main_process:
+        columns = min(PAIRS_PER_ROW, len(images))
+        chosen = classes_in_turn(images.labels)[: SHOWN_PAIRS if len(images) >= SHOWN_PAIRS else columns]
         with replacing(figures / "reconstructions.png") as path:
-            _reconstruction_figure(tokenizer, images, path)
+            reconstruction_pairs(tokenizer, images, chosen, columns).save(path, format="PNG")
         draw_code_usage(counts, figures / "codebook_usage")
     metrics: dict[str, Any] = {
         metric_name("rfd", name): frechet_distance(statistics(rows["pool"]), reference.statistics),
@@ -125,19 +128,17 @@ def _code_counts(tokenizer: Tokenizer, rows: dict[str, Tensor]) -> dict[str, Ten
     return {name: count_codes(rows[name], codes) for name, codes in tokenizer.codebooks.items()}
 
 
-def _reconstruction_figure(tokenizer: Tokenizer, images: ImageShards, path: Path) -> None:
-    """Pairs of rows, originals above reconstructions, classes in turn."""
-    columns = min(PAIRS_PER_ROW, len(images))
-    shown = SHOWN_PAIRS if len(images) >= SHOWN_PAIRS else columns
+def reconstruction_pairs(
+    tokenizer: Tokenizer, images: ImageShards, chosen: NDArray[np.int64], columns: int
+) -> Image.Image:
+    """Pairs of rows of the chosen images: originals above reconstructions."""
     device = next(tokenizer.parameters()).device
-    chosen = classes_in_turn(images.labels)[:shown]
-    views, _ = next(view_batches(images, tokenizer.config.image_size, "center", chosen, shown))
+    views, _ = next(view_batches(images, tokenizer.config.image_size, "center", chosen, len(chosen)))
     originals = views[:, 0]
     copies = to_uint8(tokenizer.decode(tokenizer.encode(originals.to(device)).visual)).cpu()
     pairs = zip(originals.split(columns), copies.split(columns), strict=True)
-    rows = torch.cat([row for pair in pairs for row in pair])
-    labels = ["original", "reconstruction"] * (shown // columns)
-    image_grid(rows.permute(0, 2, 3, 1).numpy(), columns, labels).save(path, format="PNG")
+    rows = torch.cat([row for pair in pairs for row in pair]).permute(0, 2, 3, 1).numpy()
+    return image_grid(rows, columns, ["original", "reconstruction"] * (len(chosen) // columns))
 
 
 def classes_in_turn(labels: NDArray[np.int64]) -> NDArray[np.int64]:

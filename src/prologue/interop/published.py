@@ -11,9 +11,9 @@ from typing import Literal
 
 from torch import Tensor
 
+from prologue.core.conventions import HEAD_DIM
 from prologue.core.errors import PrologueError
 from prologue.core.params import TokenizerSize, TransformerParams
-from prologue.core.systems import HEAD_DIM
 from prologue.interop.published_blocks import norm, transformer
 from prologue.interop.tensors import Sources, check_fit, convert, linear, plain, read_tensors
 from prologue.models.ar import ARConfig, ARModel

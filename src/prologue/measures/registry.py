@@ -12,7 +12,7 @@ Metrics = dict[str, dict[str, Any]]  # what was recorded: stage -> values by dot
 STAGES = {  # in the order of the DAG, with what each is called
     "shards": "Images packed into shards",
     "reference": "Statistics of the real images",
-    "plan": "Plan of the trainings",
+    "plan": "Plan of the stages",
     "tokenizer": "Tokenizer (Stage 1)",
     "attach": "Prologue for a frozen tokenizer",
     "tokens": "Token cache",
@@ -53,96 +53,73 @@ class Metric:
     percent: bool = False
 
 
+def _metrics(stage: str, *rows: tuple[Any, ...]) -> tuple[Metric, ...]:
+    """The metrics of a stage; each row has what `Metric` has, but for the stage."""
+    return tuple(Metric(row[0], stage, *row[1:]) for row in rows)
+
+
+def _codebook(name: str) -> list[tuple[Any, ...]]:
+    return [
+        (f"{name}_usage", f"{name}_usage", f"{name.capitalize()} codes in use", "higher", "", "", True),
+        (f"{name}_entropy", f"{name}_entropy", f"Entropy of the {name} codes, nats", "higher"),
+        (f"{name}_perplexity", f"{name}_perplexity", f"Perplexity of the {name} codes", "higher"),
+    ]
+
+
 METRICS = (
-    Metric("rfd", "evaluate_reconstruction", r"rfd_\w+|rfid", "Reconstruction distance", "lower", "rFID", "2.24"),
-    Metric("psnr", "evaluate_reconstruction", r"psnr", "PSNR, dB", "higher", "PSNR", "20.64"),
-    Metric("ssim", "evaluate_reconstruction", r"ssim", "SSIM", "higher"),
-    Metric("perceptual", "evaluate_reconstruction", r"lpips|perceptual_\w+", "Perceptual distance", "lower"),
-    *(
-        metric
-        for codebook in ("visual", "prologue")
-        for metric in (
-            Metric(
-                f"{codebook}_usage",
-                "evaluate_reconstruction",
-                f"{codebook}_usage",
-                f"{codebook.capitalize()} codes in use",
-                "higher",
-                percent=True,
-            ),
-            Metric(
-                f"{codebook}_entropy",
-                "evaluate_reconstruction",
-                f"{codebook}_entropy",
-                f"Entropy of the {codebook} codes, nats",
-                "higher",
-            ),
-            Metric(
-                f"{codebook}_perplexity",
-                "evaluate_reconstruction",
-                f"{codebook}_perplexity",
-                f"Perplexity of the {codebook} codes",
-                "higher",
-            ),
-        )
+    *_metrics(
+        "evaluate_reconstruction",
+        ("rfd", r"rfd_\w+|rfid", "Reconstruction distance", "lower", "rFID", "2.24"),
+        ("psnr", r"psnr", "PSNR, dB", "higher", "PSNR", "20.64"),
+        ("ssim", r"ssim", "SSIM", "higher"),
+        ("perceptual", r"lpips|perceptual_\w+", "Perceptual distance", "lower"),
+        *_codebook("visual"),
+        *_codebook("prologue"),
     ),
-    Metric(
-        "gfd", "evaluate_generation", r"cfg\.(gfd_\w+|gfid)", "Generation distance, guided", "lower", "gFID", "4.11"
-    ),
-    Metric("is", "evaluate_generation", r"cfg\.is(_lite2)?", "Inception-style score, guided", "higher", "IS", "210.3"),
-    Metric("precision", "evaluate_generation", r"cfg\.precision(_lite2)?", "Precision, guided", "higher", "", "0.83"),
-    Metric("recall", "evaluate_generation", r"cfg\.recall(_lite2)?", "Recall, guided", "higher", "", "0.48"),
-    Metric("kid", "evaluate_generation", r"cfg\.kid(_lite2)?", "Kernel distance (KID), guided", "lower"),
-    Metric(
-        "gfd_plain",
+    *_metrics(
         "evaluate_generation",
-        r"no_cfg\.(gfd_\w+|gfid)",
-        "Generation distance, no guidance",
-        "lower",
-        "gFID w/o CFG",
-        "10.75",
+        ("gfd", r"cfg\.(gfd_\w+|gfid)", "Generation distance, guided", "lower", "gFID", "4.11"),
+        ("is", r"cfg\.is(_lite2)?", "Inception-style score, guided", "higher", "IS", "210.3"),
+        ("precision", r"cfg\.precision(_lite2)?", "Precision, guided", "higher", "", "0.83"),
+        ("recall", r"cfg\.recall(_lite2)?", "Recall, guided", "higher", "", "0.48"),
+        ("kid", r"cfg\.kid(_lite2)?", "Kernel distance (KID), guided", "lower"),
+        ("gfd_plain", r"no_cfg\.(gfd_\w+|gfid)", "Generation distance, no guidance", "lower", "gFID w/o CFG", "10.75"),
+        ("is_plain", r"no_cfg\.is(_lite2)?", "Inception-style score, no guidance", "higher"),
+        ("precision_plain", r"no_cfg\.precision(_lite2)?", "Precision, no guidance", "higher"),
+        ("recall_plain", r"no_cfg\.recall(_lite2)?", "Recall, no guidance", "higher"),
+        ("kid_plain", r"no_cfg\.kid(_lite2)?", "Kernel distance (KID), no guidance", "lower"),
     ),
-    Metric("is_plain", "evaluate_generation", r"no_cfg\.is(_lite2)?", "Inception-style score, no guidance", "higher"),
-    Metric("precision_plain", "evaluate_generation", r"no_cfg\.precision(_lite2)?", "Precision, no guidance", "higher"),
-    Metric("recall_plain", "evaluate_generation", r"no_cfg\.recall(_lite2)?", "Recall, no guidance", "higher"),
-    Metric("kid_plain", "evaluate_generation", r"no_cfg\.kid(_lite2)?", "Kernel distance (KID), no guidance", "lower"),
-    Metric("ar_loss", "evaluate_likelihood", r"loss", "AR loss, nats per token", "lower", "AR loss"),
-    Metric("prologue_loss", "evaluate_likelihood", r"prologue_loss", "AR loss on prologue tokens", "lower"),
-    Metric("visual_loss", "evaluate_likelihood", r"visual_loss", "AR loss on visual tokens", "lower"),
-    *(
-        Metric(
-            f"{segment}_conditional_entropy",
-            "evaluate_likelihood",
-            f"{segment}_conditional_entropy",
-            f"Conditional entropy of {segment} tokens, nats",
-            "",
-        )
-        for segment in ("prologue", "visual")
-    ),
-    Metric(
-        "prologue_gain",
+    *_metrics(
         "evaluate_likelihood",
-        r"prologue_gain_nats",
-        "Prologue information gain, nats per image",
-        "higher",
+        ("ar_loss", r"loss", "AR loss, nats per token", "lower", "AR loss"),
+        ("prologue_loss", r"prologue_loss", "AR loss on prologue tokens", "lower"),
+        ("visual_loss", r"visual_loss", "AR loss on visual tokens", "lower"),
+        ("prologue_unsure", r"prologue_conditional_entropy", "Conditional entropy of prologue tokens, nats", ""),
+        ("visual_unsure", r"visual_conditional_entropy", "Conditional entropy of visual tokens, nats", ""),
+        ("prologue_gain", r"prologue_gain_nats", "Prologue information gain, nats per image", "higher"),
     ),
-    *(
-        Metric(
-            f"{tokens}_top{k}",
-            "probe",
-            rf"{tokens}_\w*top{k}",
-            f"Linear probe on {words}, top-{k}",
+    *_metrics(
+        "probe",
+        ("prologue_top1", r"prologue_\w*top1", "Linear probe, prologue, top-1", "higher", "Top-1", "35.88 %", True),
+        ("prologue_top5", r"prologue_\w*top5", "Linear probe, prologue, top-5", "higher", "Top-5", "60.28 %", True),
+        (
+            "visual_top1",
+            r"visual_\w*top1",
+            "Linear probe, visual tokens, top-1",
             "higher",
-            f"Top-{k}",
-            value,
-            percent=True,
-        )
-        for tokens, words, k, value in (
-            ("prologue", "the prologue", 1, "35.88 %"),
-            ("prologue", "the prologue", 5, "60.28 %"),
-            ("visual", "visual tokens", 1, "23.71 % (2D)"),
-            ("visual", "visual tokens", 5, "44.17 % (2D)"),
-        )
+            "Top-1",
+            "23.71 % (2D)",
+            True,
+        ),
+        (
+            "visual_top5",
+            r"visual_\w*top5",
+            "Linear probe, visual tokens, top-5",
+            "higher",
+            "Top-5",
+            "44.17 % (2D)",
+            True,
+        ),
     ),
 )
 AR_PARAMETERS = Metric(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from prologue.core.systems import HEAD_DIM
+from prologue.core.conventions import HEAD_DIM
 from prologue.models.dropout import RowDropout
 
 CACHED_SCORES = 2_000_000  # attention scores of one layer that a CPU still handles best as one matrix

@@ -13,12 +13,13 @@ from prologue.core.params import Params
 from prologue.training.plan import plan_attach, plan_tokenizer
 
 
-def write_plans(params: Params, stages: Path, output: Path) -> None:
-    """Write OUTPUT/STAGE.json for the script of every stage but this one: the stage depends on that file."""
+def write_plans(params: Params, stages: Path, output: Path) -> dict[str, Any]:
+    """Write OUTPUT/STAGE.json for the script of every stage but this one, which depends on it; returns the metrics."""
     with replacing(output) as folder:
         folder.mkdir()
         for name, content in plan_files(params, stages).items():
             (folder / name).write_text(content)
+    return {"mode": params.prologue.mode}
 
 
 def plan_files(params: Params, stages: Path) -> dict[str, str]:

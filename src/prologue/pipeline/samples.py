@@ -8,10 +8,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from prologue.core.conventions import SAMPLING_RUNS
 from prologue.core.files import read_json, replacing
 from prologue.core.params import Params
 from prologue.core.runtime import start_accelerator
-from prologue.core.systems import SAMPLING_RUNS
 from prologue.data.images import ImageShards
 from prologue.data.loader import view_batches
 from prologue.figures.samples import COLUMNS, class_grid, held_grid, swapped_grid, table_grid

@@ -21,10 +21,9 @@ from prologue.data.transforms import random_resized_crop
 from prologue.measures.accuracy import accuracies
 from prologue.models.saved import load_tokenizer
 from prologue.probe.token_means import mean_features, probe_metrics, split_means
-from prologue.training.checkpoint import Checkpoints, TrainingState
-from prologue.training.loop import train
+from prologue.training.checkpoint import TrainingState
 from prologue.training.optimizers import apply
-from prologue.training.output import export_training
+from prologue.training.output import run_training
 from prologue.training.schedule import CosineSchedule
 
 MOMENTUM = 0.9
@@ -44,13 +43,12 @@ def run_mae_probe(params: Params, attached: Path, shards: Path, curves: Path) ->
         include={"seed": True, "precision": True, "probe": True, "evaluation": {"batch"}, "prologue": {"tokens"}},
     )
     inputs = [shards / "manifest.json", attached / "model.safetensors", attached / "config.json"]
-    checkpoints = Checkpoints("probe", origin_of(used, inputs, __file__), params.probe.mae.keep_checkpoints)
-    result = train(task, params.probe.mae, params.seed, checkpoints, accelerator)
-    export_training(checkpoints, curves, accelerator, save=lambda: None)  # only the figures are wanted
+    origin = origin_of(used, inputs, __file__)
+    metrics = run_training("probe", task, params.probe.mae, params.seed, origin, accelerator, curves)
     counts = {"train_images": len(task.images), "val_images": len(task.val_labels)}
     words = describe_protocol(params.probe.mae, params.precision)
     notes = {"feature": params.probe.feature, "protocol": words, "seed": params.seed}
-    return {**probe_metrics(params, task.test()), **counts, **notes, **result.metrics}
+    return {**probe_metrics(params, task.test()), **counts, **notes, **metrics}
 
 
 def describe_protocol(params: LoopParams, precision: str) -> str:

@@ -2,7 +2,6 @@
 
 import json
 import math
-import zipfile
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -12,13 +11,13 @@ from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.repo import Repo
 from dvc.scm import RevError, resolve_rev
 from dvc_data.index import DataIndexDirError
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from prologue.core.conventions import SAMPLING_RUNS
 from prologue.core.dotted import flat
 from prologue.core.errors import PrologueError
 from prologue.core.files import parse_yaml
-from prologue.core.systems import SAMPLING_RUNS
+from prologue.core.npz import opened_array
 from prologue.measures.recorded import parse_metrics
 from prologue.measures.registry import Metrics
 
@@ -95,18 +94,14 @@ def _read_samples(files: DVCFileSystem, count: int) -> dict[str, Samples]:
     names = json.loads(files.read_text("data/tokens/manifest.json"))["classes"]
     samples = {}
     for run in SAMPLING_RUNS:
-        with files.open(f"data/samples/{run}.npz", "rb") as file, zipfile.ZipFile(file) as arrays:
-            with arrays.open("arr_0.npy") as array:
-                images = _first(array, count)
-            with arrays.open("arr_1.npy") as array:
-                labels = _first(array, count)
+        with files.open(f"data/samples/{run}.npz", "rb") as file:
+            images, labels = (_first(file, key, count) for key in ("arr_0", "arr_1"))
         samples[run] = Samples(images, [str(names[label]) for label in labels])
     return samples
 
 
-def _first(file: IO[bytes], count: int) -> NDArray[Any]:
-    """The first rows of a .npy file; the rest, which may be gigabytes, is not read."""
-    npy.read_magic(file)
-    shape, _, dtype = npy.read_array_header_1_0(file)
-    shape = (min(count, shape[0]), *shape[1:])
-    return np.frombuffer(file.read(math.prod(shape) * dtype.itemsize), dtype).reshape(shape)
+def _first(file: IO[bytes], key: str, count: int) -> NDArray[Any]:
+    """The first rows of an array of an npz."""
+    with opened_array(file, key) as (member, header):
+        shape = (min(count, header.shape[0]), *header.shape[1:])
+        return np.frombuffer(member.read(math.prod(shape) * header.dtype.itemsize), header.dtype).reshape(shape)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prologue.core.conventions import HEAD_DIM
 from prologue.core.runtime import compiled
-from prologue.core.systems import HEAD_DIM
 from prologue.models.ar import ARModel
 from prologue.models.transformer import Block, GatedLinear
 from prologue.sampling.packing import InferenceLinear

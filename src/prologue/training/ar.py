@@ -22,12 +22,11 @@ from prologue.models.saved import parameter_count, save_model
 from prologue.models.tokenizer import Tokens
 from prologue.tokens.cache import TokenCache
 from prologue.tokens.likelihood import evaluate_likelihood
-from prologue.training.checkpoint import Checkpoints, TrainingState
+from prologue.training.checkpoint import TrainingState
 from prologue.training.draws import Draws
 from prologue.training.ema import EMA
-from prologue.training.loop import train
 from prologue.training.optimizers import apply, build_adamw
-from prologue.training.output import export_training
+from prologue.training.output import run_training
 from prologue.training.prepare import micro_batches, prepare
 from prologue.training.schedule import Schedule
 
@@ -46,11 +45,10 @@ def train_ar(
     task = ARTask(params, tokens, accelerator)
     used = params.model_dump(mode="json", include={"seed", "precision", "ar"})
     origin = origin_of(used, [tokens / "manifest.json", *sorted((tokens / "train").glob("*.npy"))], __file__)
-    checkpoints = Checkpoints("ar", origin, params.ar.keep_checkpoints)
+    save = partial(save_model, output, task.model)
     picture = partial(draw, task.model) if draw else None
-    result = train(task, params.ar, params.seed, checkpoints, accelerator, picture)
-    export_training(checkpoints, curves, accelerator, lambda: save_model(output, task.model))
-    return {"parameters": {"ar": parameter_count(task.model)}, **result.metrics, "val": result.validation}
+    metrics = run_training("ar", task, params.ar, params.seed, origin, accelerator, curves, save, picture)
+    return {"parameters": {"ar": parameter_count(task.model)}, **metrics}
 
 
 class ARTask:

@@ -13,10 +13,8 @@ from prologue.core.work import origin_of
 from prologue.models.config import PrologueConfig
 from prologue.models.saved import load_tokenizer, parameter_count
 from prologue.models.tokenizer import Tokenizer
-from prologue.training.checkpoint import Checkpoints
 from prologue.training.image_task import ImageBatch, ImageTask
-from prologue.training.loop import train
-from prologue.training.output import export_training, save_tokenizer
+from prologue.training.output import run_training, save_tokenizer
 from prologue.training.plan import TrainingPlan
 
 
@@ -34,17 +32,12 @@ def attach_prologue(
     task = AttachTask(plan, shards, with_prologue(load_tokenizer(tokenizer), plan.prologue), accelerator)
     inputs = [shards / "manifest.json", tokenizer / "model.safetensors", tokenizer / "config.json"]
     origin = origin_of(plan.model_dump(mode="json"), inputs, __file__)
-    checkpoints = Checkpoints("attach", origin, plan.stage1.keep_checkpoints)
+    save = partial(save_tokenizer, output, task.ema.model, task.joint_ar)
     picture = partial(draw, task.ema.model) if draw else None
-    result = train(task, plan.stage1, plan.seed, checkpoints, accelerator, picture)
-    export_training(checkpoints, curves, accelerator, lambda: save_tokenizer(output, task.ema.model, task.joint_ar))
+    metrics = run_training("attach", task, plan.stage1, plan.seed, origin, accelerator, curves, save, picture)
     parts = {"prologue_encoder": task.model.prologue_encoder, "joint_ar": task.joint_ar}
-    return {
-        "attached": True,
-        "parameters": {name: parameter_count(module) for name, module in parts.items() if module is not None},
-        **result.metrics,
-        "val": result.validation,
-    }
+    counts = {name: parameter_count(module) for name, module in parts.items() if module is not None}
+    return {"attached": True, "parameters": counts, **metrics}
 
 
 def with_prologue(tokenizer: Tokenizer, prologue: PrologueConfig | None) -> Tokenizer:

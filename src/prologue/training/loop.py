@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -49,14 +48,6 @@ class Task(Protocol[Batch]):
         """Named measurements on validation images."""
 
 
-@dataclass(frozen=True)
-class TrainingResult:
-    """The last validation's measurements, and the cost of the training for the stage's metrics."""
-
-    validation: dict[str, float]
-    metrics: dict[str, Any]
-
-
 class Curves:
     """Training curves as DVCLive writes them: one TSV per measurement under `folder`, and pictures."""
 
@@ -83,8 +74,12 @@ def train(
     checkpoints: Checkpoints,
     accelerator: Accelerator,
     draw: Callable[[], Image] | None = None,
-) -> TrainingResult:
+) -> dict[str, Any]:
     """Run a task from its newest checkpoint to the last step; `draw` makes a picture of each validation.
+
+    Returns:
+        steps, images per second, memory of the training state, work of another origin that was gone on from, and val,
+        the measurements of the last validation.
 
     Raises:
         PrologueError: a loss or gradient is not finite; the message names the step, the term and the module.
@@ -124,7 +119,7 @@ def train(
     metrics["state_mb"] = task.state.megabytes()
     if adoptions := checkpoints.adoptions():
         metrics["resumed_from"] = adoptions
-    return TrainingResult(validation or task.validate(), metrics)  # it validates here if resumed after the last step
+    return metrics | {"val": validation or task.validate()}  # it validates here if resumed after the last step
 
 
 def _step(

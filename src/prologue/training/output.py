@@ -3,23 +3,44 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
+from PIL.Image import Image
 
 from prologue.core.files import replacing
+from prologue.core.params import LoopParams
+from prologue.core.work import Origin
 from prologue.models.ar import ARModel
 from prologue.models.saved import save_model
 from prologue.models.tokenizer import Tokenizer
 from prologue.training.checkpoint import Checkpoints
+from prologue.training.loop import Task, train
 
 
-def export_training(checkpoints: Checkpoints, curves: Path, accelerator: Accelerator, save: Callable[[], None]) -> None:
-    """Write a finished training's model, by `save`, and its curves; its last checkpoint stays until another run."""
+def run_training(
+    stage: str,
+    task: Task[Any],
+    params: LoopParams,
+    seed: int,
+    origin: Origin,
+    accelerator: Accelerator,
+    curves: Path,
+    save: Callable[[], None] = lambda: None,
+    draw: Callable[[], Image] | None = None,
+) -> dict[str, Any]:
+    """Train as `train` does, then write the model by `save`, if it is wanted, and the curves; returns its metrics.
+
+    The last checkpoint stays until another run of the stage.
+    """
+    checkpoints = Checkpoints(stage, origin, params.keep_checkpoints)
+    metrics = train(task, params, seed, checkpoints, accelerator, draw)
     if accelerator.is_main_process:
         save()
         write_curves(checkpoints.curves, curves)
         checkpoints.finish()
     accelerator.wait_for_everyone()
+    return metrics
 
 
 def save_tokenizer(folder: Path, tokenizer: Tokenizer, joint_ar: ARModel | None) -> None:

@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from prologue.core.conventions import EPOCHS
 from prologue.core.params import LoopParams, ScheduleParams
-from prologue.core.systems import EPOCHS
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,8 @@ from prologue.models.discriminator import Discriminator
 from prologue.models.saved import parameter_count
 from prologue.models.tokenizer import Tokenizer, to_signed
 from prologue.training.adversarial import LeCam, discriminator_loss, generator_loss, r1_penalty
-from prologue.training.checkpoint import Checkpoints
 from prologue.training.image_task import TOKENIZER_BETAS, ImageBatch, ImageTask
-from prologue.training.loop import train
-from prologue.training.output import export_training, save_tokenizer
+from prologue.training.output import run_training, save_tokenizer
 from prologue.training.plan import TrainingPlan
 from prologue.training.prepare import prepare
 
@@ -42,15 +40,10 @@ def train_tokenizer(
     seed_everything(plan.seed)
     task = TokenizerTask(plan, shards, Tokenizer(tokenizer_config(plan)), accelerator)
     origin = origin_of(plan.model_dump(mode="json"), [shards / "manifest.json"], __file__)
-    checkpoints = Checkpoints("tokenizer", origin, plan.stage1.keep_checkpoints)
+    save = partial(save_tokenizer, output, task.ema.model, task.joint_ar)
     picture = partial(draw, task.ema.model) if draw else None
-    result = train(task, plan.stage1, plan.seed, checkpoints, accelerator, picture)
-    export_training(checkpoints, curves, accelerator, lambda: save_tokenizer(output, task.ema.model, task.joint_ar))
-    return {
-        "parameters": {name: parameter_count(module) for name, module in task.parts().items()},
-        **result.metrics,
-        "val": result.validation,
-    }
+    metrics = run_training("tokenizer", task, plan.stage1, plan.seed, origin, accelerator, curves, save, picture)
+    return {"parameters": {name: parameter_count(module) for name, module in task.parts().items()}, **metrics}
 
 
 def tokenizer_config(plan: TrainingPlan) -> TokenizerConfig:

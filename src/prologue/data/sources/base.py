@@ -1,8 +1,8 @@
 """What every kind of source has in common: it lists its files in constant memory, and reads one by its place."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 
 class Unusable(Exception):
@@ -31,8 +31,8 @@ class File:
     class_name: str | None = None
 
 
-class Source(Protocol):
-    """A collection of images.
+class Source(ABC):
+    """A collection of images, at a path.
 
     Attributes:
         classes: class names in the order of their labels; None: in the order of the names.
@@ -41,13 +41,17 @@ class Source(Protocol):
         in_folders: whether split and class follow from the folders of a file's path.
     """
 
-    classes: list[str] | None
-    readable: dict[str, str]
-    by_part: bool
-    in_folders: bool
+    classes: list[str] | None = None
+    by_part = False
+    in_folders = True
 
+    def __init__(self) -> None:
+        self.readable: dict[str, str] = {}
+
+    @abstractmethod
     def files(self) -> Iterator[File]:
         """Every file, in an order that is always the same. Raises PrologueError where the source is damaged."""
 
+    @abstractmethod
     def read(self, path: str, size: int, place: tuple[int, ...]) -> bytes:
         """The content of a listed file. Raises Unusable where it cannot be read."""

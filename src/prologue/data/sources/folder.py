@@ -5,19 +5,15 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from prologue.data.sources.base import File, Unusable
+from prologue.data.sources.base import File, Source, Unusable
 
 
-class FolderSource:
+class FolderSource(Source):
     """Files below a folder; links are listed as a problem, never followed."""
 
-    classes: list[str] | None = None
-    by_part = False
-    in_folders = True
-
     def __init__(self, root: Path) -> None:
+        super().__init__()
         self._root = root
-        self.readable: dict[str, str] = {}
 
     def files(self) -> Iterator[File]:
         for folder, subfolders, names in os.walk(self._root, onerror=_fail):

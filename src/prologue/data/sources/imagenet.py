@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from prologue.core.errors import PrologueError
-from prologue.data.sources.base import File, Unusable
+from prologue.data.sources.base import File, Source, Unusable
 from prologue.data.sources.tar_archive import nested_files, read_span, tar_files
 from prologue.data.sources.zip_archive import ZipSource
 
@@ -57,21 +57,19 @@ def is_kaggle_imagenet(path: Path) -> bool:
     return any(file.path == KAGGLE_LABELS for file in ZipSource(path).files())
 
 
-class OfficialImageNet:
+class OfficialImageNet(Source):
     """A folder with the official tars: a tar of one tar per class, a flat tar, and the devkit with the labels."""
 
-    classes: list[str] | None = None
-    by_part = False
     in_folders = False
 
     def __init__(self, folder: Path) -> None:
+        super().__init__()
         missing = [name for name in (TRAIN_TAR, VAL_TAR, DEVKIT) if not (folder / name).is_file()]
         if missing:
             raise PrologueError(f"{folder} lacks {', '.join(missing)} of the official ImageNet files")
         self._folder = folder
         self._tars = [folder / TRAIN_TAR, folder / VAL_TAR]
         self._open = [tar.open("rb") for tar in self._tars]
-        self.readable: dict[str, str] = {}
 
     def files(self) -> Iterator[File]:
         truth, self.readable = _devkit(self._folder / DEVKIT)

@@ -10,13 +10,13 @@ import pyarrow
 from pyarrow import parquet
 
 from prologue.core.errors import PrologueError
-from prologue.data.sources.base import File, Unusable
+from prologue.data.sources.base import File, Source, Unusable
 from prologue.data.sources.layout import split_of
 
 IMAGE_COLUMNS, LABEL_COLUMNS = ("image", "img"), ("label", "labels", "fine_label")
 
 
-class ParquetSource:
+class ParquetSource(Source):
     """Rows of Parquet files: an image column of {bytes, path} or of bytes, and a column of labels, numbers or names.
 
     The split follows from a file's name (train-00000-of-00002.parquet) or folder, the class names from the features
@@ -27,6 +27,7 @@ class ParquetSource:
     by_part = True  # a row is read with all of its row group
 
     def __init__(self, path: Path) -> None:
+        super().__init__()
         self._files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
         self._root = path if path.is_dir() else path.parent
         schema = self._open(self._files[0]).schema_arrow

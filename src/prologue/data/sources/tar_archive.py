@@ -7,19 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from prologue.core.errors import PrologueError
-from prologue.data.sources.base import File, Unusable
+from prologue.data.sources.base import File, Source, Unusable
 
 
-class TarSource:
+class TarSource(Source):
     """Files of an uncompressed tar."""
 
-    classes: list[str] | None = None
-    by_part = False
-    in_folders = True
-
     def __init__(self, path: Path) -> None:
+        super().__init__()
         self._path = path
-        self.readable: dict[str, str] = {}
         self._file = path.open("rb")
 
     def files(self) -> Iterator[File]:

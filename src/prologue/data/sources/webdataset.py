@@ -8,7 +8,7 @@ from typing import Any
 
 from prologue.core.errors import PrologueError
 from prologue.data.images import EXTENSIONS, MANIFEST
-from prologue.data.sources.base import File, Unusable
+from prologue.data.sources.base import File, Source, Unusable
 from prologue.data.sources.layout import split_of
 from prologue.data.sources.tar_archive import read_span, tar_files
 
@@ -18,7 +18,7 @@ LONGEST_LABEL = 2**20  # bytes
 FIRST_MEMBERS = 20  # in which a shard shows its labels
 
 
-class WebdatasetSource:
+class WebdatasetSource(Source):
     """Samples of webdataset tars. A shard that this project wrote is one too.
 
     The split follows from a tar's name or folder. Classes are the numbers or texts of .cls, or 'label' in .json; their
@@ -26,15 +26,15 @@ class WebdatasetSource:
     """
 
     in_folders = False
-    by_part = False
 
     def __init__(self, path: Path) -> None:
+        super().__init__()
         self._tars = _tars(path)
         self._root = path if path.is_dir() else path.parent
         self._open: dict[int, Any] = {}
         manifest = self._root / MANIFEST
         names = json.loads(manifest.read_text())["classes"] if manifest.is_file() else []
-        self.classes: list[str] | None = [str(label) for label in range(len(names))] or None
+        self.classes = [str(label) for label in range(len(names))] or None
         self.readable = {str(label): name for label, name in enumerate(names)}
 
     def files(self) -> Iterator[File]:

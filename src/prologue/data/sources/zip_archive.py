@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from prologue.core.errors import PrologueError
-from prologue.data.sources.base import File, Unusable
+from prologue.data.sources.base import File, Source, Unusable
 
 END = struct.Struct("<4s4H2LH")  # end of central directory
 END64_LOCATOR, END64 = struct.Struct("<4sLQL"), struct.Struct("<4sQ2H2L4Q")
@@ -25,16 +25,12 @@ ENCRYPTED, UTF8 = 0x1, 0x800
 STORED, DEFLATED = 0, 8
 
 
-class ZipSource:
+class ZipSource(Source):
     """Files of a zip archive with stored or deflated entries, zip64 included."""
 
-    classes: list[str] | None = None
-    by_part = False
-    in_folders = True
-
     def __init__(self, path: Path) -> None:
+        super().__init__()
         self._path = path
-        self.readable: dict[str, str] = {}
         self._file = path.open("rb")
 
     def files(self) -> Iterator[File]:

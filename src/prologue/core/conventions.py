@@ -1,0 +1,7 @@
+"""Constants that params and code agree on."""
+
+import re
+
+HEAD_DIM = 64  # channels of an attention head
+EPOCHS = re.compile(r"(\d+(?:\.\d+)?)epochs")  # a duration in epochs
+SAMPLING_RUNS = ("cfg", "no_cfg")  # with guidance and without
