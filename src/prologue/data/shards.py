@@ -152,7 +152,8 @@ def _jobs(work: Path, kind: str, data: DataParams) -> list[Job]:
 
 def _write_own(work: Path, jobs: list[Job], data: DataParams) -> None:
     """Write those of the missing shards that are this process's."""
-    missing = own_tasks([job for job in jobs if not job.report.is_file()], rank(), world_size())
+    own = own_tasks(jobs, rank(), world_size())  # of all: which are missing changes while others write
+    missing = [job for job in own if not job.report.is_file()]
     with Listing(work / LISTING) as listing:
         limit = _RejectionLimit(data, sum(listing.count(split) for split in SPLITS))
     for report in progress(_written(missing), "shards", "shard", len(missing)):
@@ -275,7 +276,8 @@ def _finish(work: Path, kind: str, data: DataParams, output: Path) -> dict[str, 
         classes = listing.names("SELECT name FROM classes ORDER BY label")
         readable = listing.names("SELECT readable FROM classes ORDER BY label")
         images = sum(listing.count(split) for split in SPLITS)
-    reports = {split: [read_json(path) for path in sorted((work / split).glob("*.json"))] for split in SPLITS}
+    jobs = _jobs(work, kind, data)
+    reports = {split: [read_json(job.report) for job in jobs if job.split == split] for split in SPLITS}
     undecoded = [item for split in SPLITS for report in reports[split] for item in report.pop("rejected")]
     _RejectionLimit(data, usable + len(listed)).add(listed)
     _RejectionLimit(data, images).add(undecoded)
