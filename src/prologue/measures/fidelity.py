@@ -1,10 +1,13 @@
 """Distances and scores of features, by torch-fidelity's functions in float64, with the inputs checked first."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_isc import isc_features_to_metric
@@ -13,10 +16,17 @@ from torch_fidelity.metric_prc import prc_features_to_metric
 
 from prologue.core.errors import PrologueError
 
+P, R = ParamSpec("P"), TypeVar("R")
 SPLITS = 10  # of the inception score
 DISTANCE_ROWS = 2000  # rows of the distance matrix in memory at once
 KID_SUBSETS, KID_SUBSET = 100, 1000  # random subsets of images, of which the kernel distance is the mean
 SAME = 1e-5  # features that differ by less, relative to the largest, are of equal images
+
+
+def _on_one_thread(function: Callable[P, R]) -> Callable[P, R]:
+    """The function with its BLAS on one thread, since the last digits would depend on the number of cores."""
+    limited: Callable[P, R] = threadpool_limits.wrap(limits=1, user_api="blas")(function)
+    return limited
 
 
 @dataclass(frozen=True)
@@ -27,11 +37,13 @@ class Statistics:
     sigma: NDArray[np.float64]
 
 
+@_on_one_thread
 def statistics(features: Tensor) -> Statistics:
     """Mean and covariance of float features (N, D). Raises PrologueError for unusable features."""
     return Statistics(**fid_features_to_statistics(_checked(features, least=2)))
 
 
+@_on_one_thread
 def frechet_distance(a: Statistics, b: Statistics) -> float:
     """Frechet distance of two Gaussians. Raises PrologueError for statistics of different networks or not finite."""
     _same_network(len(a.mu), len(b.mu))
@@ -41,6 +53,7 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
     return float(result["frechet_inception_distance"])
 
 
+@_on_one_thread
 def inception_score(logits: Tensor) -> tuple[float, float]:
     """Inception score of float logits (N, C), shuffled, in 10 splits: their mean and standard deviation.
 
@@ -51,6 +64,7 @@ def inception_score(logits: Tensor) -> tuple[float, float]:
     return result["inception_score_mean"], result["inception_score_std"]
 
 
+@_on_one_thread
 def precision_recall(generated: Tensor, real: Tensor, neighbours: int) -> tuple[float, float]:
     """Improved precision and recall of float features (N, D) and (M, D), by the `neighbours` nearest neighbours.
 
@@ -72,6 +86,7 @@ def precision_recall(generated: Tensor, real: Tensor, neighbours: int) -> tuple[
     return result["precision"], result["recall"]
 
 
+@_on_one_thread
 def kernel_distance(generated: Tensor, real: Tensor) -> tuple[float, float]:
     """Kernel distance (KID) of float features (N, D) and (M, D): mean and standard deviation over 100 random subsets.
 
