@@ -16,7 +16,8 @@ from torch_fidelity.metric_prc import prc_features_to_metric
 
 from prologue.core.errors import PrologueError
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 SPLITS = 10  # of the inception score
 DISTANCE_ROWS = 2000  # rows of the distance matrix in memory at once
 KID_SUBSETS, KID_SUBSET = 100, 1000  # random subsets of images, of which the kernel distance is the mean
