@@ -1,4 +1,4 @@
-"""What each stage depends on beside its data: its code, and the plan of a training on images."""
+"""What each stage depends on beside its data: its code, and what the mode makes of its params."""
 
 from pathlib import Path
 

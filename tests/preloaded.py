@@ -1,7 +1,7 @@
 """Processes that start at once: forked from a server that has loaded torch and this project, which takes seconds.
 
-They are processes like any other: each has its own id, folder, environment and output, and can be killed. In a
-terminal, or as PROLOGUE_LAUNCH of the pipeline,
+They are processes like any other: each has its own id, folder, environment and output, and can be killed. Their code is
+this checkout's, whatever copy of the project they run in. In a terminal, or as PROLOGUE_LAUNCH of the pipeline,
 
     python preloaded.py SOCKET SCRIPT [WORD ...]
 

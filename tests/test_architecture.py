@@ -83,6 +83,25 @@ def test_nothing_but_code_counts(tmp_path: Path) -> None:
     assert digest(source.replace(docstring, '"""How many codes\nthere are."""')) == plain
     assert digest(source.replace("std=1 / math.sqrt(code_dim)", "std=2 / math.sqrt(code_dim)")) != plain
     assert digest(source.replace(docstring, f'{docstring}\n        x = "# no comment"')) != plain
+    assert digest(source.replace(docstring, f"{docstring}; math.pi = 3")) != plain  # beside a docstring
+    assert digest('text = """a\n\nb"""\n') != digest('text = """a\nb"""\n')  # a blank line within a string
+    assert digest('text = """a \nb"""\n') != digest('text = """a\nb"""\n')
+
+
+def test_a_relative_import_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    path.write_text("from . import neighbour\n")
+    with pytest.raises(ValueError, match=r"module.py:1: name the module in full"):
+        code_digests(path)
+
+
+def test_params_are_declared_and_nothing_is_computed_of_them_beside() -> None:
+    """core/params.py is in no digest, so it may hold what checks values, and nothing that makes others."""
+    tree = ast.parse((PACKAGE / "core" / "params.py").read_text())
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    decorated = [ast.unparse(name) for node in functions for name in node.decorator_list]
+    assert [node.name for node in functions] == ["_check_duration", "sections_fit_together"]
+    assert decorated == ["model_validator(mode='after')"]
 
 
 def test_a_training_follows_from_what_computes_and_not_from_what_draws_or_reports() -> None:

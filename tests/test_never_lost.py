@@ -87,7 +87,10 @@ def test_other_params_never_resume_a_state_unless_asked(shards: Path, tmp_path: 
     assert "PROLOGUE_RESUME=.work/tokenizer/nothing: there is no checkpoint" in refused.output()
     assert refused.processes[0].status == 1
     refused = launch("tokenizer.codebook=48", env=str(kept))
-    assert "PROLOGUE_RESUME: its checkpoint does not fit" in refused.output()
+    assert "does not fit: ema/visual_quantizer.codebook.weight is [32, 14] there, [48, 14] here" in refused.output()
+    refused = launch("stage1.steps=4", "stage1.flat=1", env=str(kept))
+    assert f"it has done {step} steps, this run has 4" in refused.output()
+    assert newest in run.checkpoints("tokenizer")
 
     afresh = launch("stage1.lr=0.0005").finish()
     assert "resuming" not in afresh

@@ -19,6 +19,7 @@ from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms import functional as F
 
 from prologue.core.runtime import start_accelerator
+from prologue.core.systems import tokenizer_size
 from prologue.core.variants import apply_overrides, load_variants
 from prologue.data.images import ImageShards
 from prologue.data.loader import training_batches
@@ -67,7 +68,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_shards(params.data.model_copy(update={"source": root / "source"}), 0, root / "shards")
     torch.manual_seed(0)
     prologue = PrologueConfig(tokens=params.prologue.tokens, codebook=8, tau=1.0, encoder=None)
-    config = TokenizerConfig(image_size=16, tokenizer=params.tokenizer.size, prologue=prologue)
+    config = TokenizerConfig(image_size=16, tokenizer=tokenizer_size(params.tokenizer), prologue=prologue)
     save_model(root / "tokenizer", Tokenizer(config))
     return root
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from clone import Clone
 from preloaded import Preloaded
-from tiny import ROOT, TINY
+from tiny import ROOT, TINY, write_image_folder
 
 from prologue.core.errors import PrologueError
 from prologue.core.params_file import load_params
@@ -20,14 +20,15 @@ from prologue.figures.studies import Point, draw_chart
 from prologue.studies.definition import SCALES, STUDIES, load_study, rows_at
 
 NAMES = sorted(path.stem for path in (ROOT / STUDIES).glob("*.yaml"))
+PHOTOS = {"data.source": "photos"}
 SMALL = {
     "title": "Small",
     "question": "Does it run?",
     "columns": ["psnr", "rfd"],
     "rows": [
-        {"label": "2D", "variants": ["2d"], "paper": {"psnr": 20.71}},
+        {"label": "2D", "variants": ["2d"], "overrides": PHOTOS, "paper": {"psnr": 20.71}},
         {"label": "broken", "overrides": {"data.classes": ["nothing"]}},
-        {"label": "Post, {} tokens", "variants": ["post"], "times": {"prologue.tokens": 2}},
+        {"label": "Post on {}, {} tokens", "variants": ["post"], "overrides": PHOTOS, "times": {"prologue.tokens": 2}},
     ],
     "figures": [{"kind": "bars", "y": ["psnr"], "title": "PSNR", "caption": "Higher is better."}],
 }
@@ -109,12 +110,16 @@ def test_a_study_survives_interruption_and_failing_rows_and_reruns_nothing_that_
     tmp_path: Path, preloaded: Preloaded
 ) -> None:
     clone = Clone(tmp_path / "clone", preloaded)
-    clone.change(TINY | {"data.source": "photos", "data.val_fraction": 0.2})
+    clone.change(TINY | PHOTOS | {"data.val_fraction": 0.2})
     (clone.folder / "studies").mkdir()
     (clone.folder / "studies" / "small.yaml").write_text(yaml.safe_dump(SMALL))
     clone.run("git", "add", "-A")
     clone.run("git", "commit", "-qm", "study")
     assert clone.stages_run("repro", "reference") == {"plan", "shards", "reference"}
+    write_image_folder(clone.folder / "others", per_class=5)
+    clone.change({"data.source": "others"})  # the rows say their own
+    clone.run("git", "add", "-A")
+    clone.run("git", "commit", "-qm", "another source")
     plan = clone.run("prologue", "study", "small", "--plan").stdout
     assert "shards, reference" in " ".join(plan.split())
     assert "3 experiments to run" in plan
@@ -148,9 +153,14 @@ def test_a_study_survives_interruption_and_failing_rows_and_reruns_nothing_that_
     assert [row["status"] for row in study["rows"]] == ["done", "failed", "done"]
     assert study["rows"][1]["reason"].startswith("shards: ")
     assert "nothing" in study["rows"][1]["reason"]
-    assert study["rows"][2]["label"] == "Post, 6 tokens"
+    assert study["rows"][2]["label"] == "Post on photos, 6 tokens"
     assert study["rows"][2]["params"]["prologue.tokens"] == 6
     assert study["rows"][0]["metrics"]["psnr"] == study["rows"][2]["metrics"]["psnr"]  # of the same frozen tokenizer
     table = pd.read_csv(results / "table.csv")
     assert table["paper (ImageNet 256): PSNR"][0] == 20.71
+    clone.edit("report/verdict.py", "at least 20 dB", "at least 21 dB")  # no stage of the study
+    clone.run("git", "commit", "-qam", "a later commit")
+    assert "1 experiments to run" in clone.run("prologue", "study", "small", "--plan").stdout  # the broken one
+    clone.edit("models/transformer.py", "import math\n", "import math\n\nmath.pi = 3\n")
+    assert "3 experiments to run" in clone.run("prologue", "study", "small", "--plan").stdout
     assert {"index.html", "table.md", "figure_1.svg", "figure_1.png"} <= {path.name for path in results.iterdir()}

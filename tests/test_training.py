@@ -20,7 +20,7 @@ from prologue.models.dropout import RowDropout, key_rows
 from prologue.models.saved import load_ar, load_tokenizer
 from prologue.models.tokenizer import Tokenizer
 from prologue.pipeline.ar import make_ar
-from prologue.report.live import PAGE, write_page
+from prologue.report.live import write_page
 from prologue.tokens import encoding
 from prologue.tokens.cache import TokenCache
 from prologue.tokens.encoding import write_tokens
@@ -151,8 +151,7 @@ def test_training_lowers_the_losses_of_both_stages(shards: Path) -> None:
     for curve in ("tokenizer/train/l1.tsv", "tokenizer/train/ar_loss.tsv", "ar/train/loss.tsv"):
         values = [float(line.split("\t")[-1]) for line in Path("curves", curve).read_text().splitlines()[1:]]
         assert sum(values[-5:]) < 0.9 * sum(values[:5]), curve
-    write_page(seconds=10)
-    page = PAGE.read_text()
+    page = write_page(seconds=10).read_text()
     assert page.count("<svg ") > 10
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org/", "")  # shows offline
     for stage, step in (("tokenizer", 40), ("ar", 60)):

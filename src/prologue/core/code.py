@@ -14,7 +14,7 @@ from pathlib import Path
 
 from prologue.core.files import sha256
 
-PACKAGE = Path(__file__).parents[1]
+PACKAGE = Path(__file__).resolve().parents[1]
 ASIDE = {PACKAGE / "core" / "params.py", PACKAGE / "pipeline" / "pictures.py"}
 DIGITS = 12  # of a digest
 
@@ -23,7 +23,7 @@ def code_digests(start: Path) -> dict[str, str]:
     """Digests of the code of a Python file and of all that it imports, by path.
 
     Paths are relative to the folder of the package; the file itself, where it lies elsewhere, has its name alone.
-    Files of another kind in a folder beside the imported modules, such as templates, count whole.
+    Files of another kind beside the imported modules, such as templates, count whole.
     """
     found: dict[Path, str] = {}
     waiting = [start.resolve()]
@@ -45,24 +45,44 @@ def _name(path: Path) -> str:
 @cache
 def code_digest(path: Path) -> str:
     """Digest of what a Python file does: the same for the same code, whatever is said about it."""
-    source = path.read_text(encoding="utf-8")
+    source = path.read_bytes()
     lines = source.splitlines()
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+    for token in tokenize.tokenize(io.BytesIO(source).readline):
         if token.type == tokenize.COMMENT:
-            lines[token.start[0] - 1] = lines[token.start[0] - 1][: token.start[1]]
-    for node in ast.walk(ast.parse(source)):
+            number, column = token.start
+            lines[number - 1] = lines[number - 1].decode()[:column].encode()
+    inside = set()  # lines that end within a string
+    said = set()  # strings that are statements
+    for node in ast.walk(ast.parse(source)):  # a statement comes before its parts
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-            lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)  # type: ignore[operator]
-    code = "\n".join(line.rstrip() for line in lines if line.strip())
-    return hashlib.sha256(code.encode()).hexdigest()[:DIGITS]
+            _cut(lines, node)
+            said.add(node.value)
+        elif isinstance(node, ast.Constant | ast.JoinedStr) and node not in said and node.end_lineno is not None:
+            inside |= set(range(node.lineno, node.end_lineno))
+    kept = (line if number in inside else line.rstrip() for number, line in enumerate(lines, start=1))
+    code = b"\n".join(line for number, line in enumerate(kept, start=1) if line or number in inside)
+    return hashlib.sha256(code).hexdigest()[:DIGITS]
+
+
+def _cut(lines: list[bytes], node: ast.Expr) -> None:
+    """Take a statement out of the lines; what stands beside it on its first and last line stays."""
+    assert node.end_lineno is not None
+    first, last = lines[node.lineno - 1][: node.col_offset], lines[node.end_lineno - 1][node.end_col_offset :]
+    lines[node.lineno - 1 : node.end_lineno] = [first + last] + [b""] * (node.end_lineno - node.lineno)
 
 
 @cache
 def imported_files(path: Path) -> tuple[Path, ...]:
-    """Files of the package that a Python file's import statements name, wherever they stand, with their packages."""
+    """Files of the package that a Python file's import statements name, wherever they stand, with their packages.
+
+    Raises:
+        ValueError: an import is relative.
+    """
     modules: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module:
+        if isinstance(node, ast.ImportFrom):
+            if node.level or not node.module:
+                raise ValueError(f"{path}:{node.lineno}: name the module in full")
             modules |= {node.module, *(f"{node.module}.{name.name}" for name in node.names)}
         elif isinstance(node, ast.Import):
             modules |= {name.name for name in node.names}
@@ -78,7 +98,9 @@ def imported_files(path: Path) -> tuple[Path, ...]:
 
 @cache
 def _data_files(folder: Path) -> tuple[Path, ...]:
-    """Files of the folders in a package that are no packages themselves."""
-    beside = [path for path in folder.iterdir() if path.is_dir() and path.name != "__pycache__"]
-    data = [path for path in beside if not (path / "__init__.py").is_file()]
-    return tuple(sorted(file for path in data for file in path.rglob("*") if file.is_file()))
+    """Files of a package that are no modules, and those of folders in it that are no packages."""
+    found = [path for path in folder.iterdir() if path.is_file() and path.suffix not in (".py", ".pyc", ".typed")]
+    for path in folder.iterdir():
+        if path.is_dir() and path.name != "__pycache__" and not (path / "__init__.py").is_file():
+            found += [file for file in path.rglob("*") if file.is_file()]
+    return tuple(sorted(found))

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from prologue.core.conventions import WITHOUT_EFFECT
+
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested dicts as one with dotted keys."""
@@ -9,6 +11,11 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         items |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return items
+
+
+def effective(params: dict[str, Any]) -> dict[str, Any]:
+    """Params by dotted key, without those that change no result."""
+    return {key: value for key, value in flat(params).items() if key.rpartition(".")[2] not in WITHOUT_EFFECT}
 
 
 def value_at(values: dict[str, Any], key: str) -> Any:

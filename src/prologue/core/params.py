@@ -1,7 +1,7 @@
 """The params of params.yaml: one model per section, with what each key may be.
 
 This module declares and checks, and computes nothing: the values of params enter what depends on them, this file does
-not (core/code.py), so that a new key runs nothing again.
+not (core/code.py).
 """
 
 from pathlib import Path
@@ -75,21 +75,11 @@ class TokenizerSize(Section):
     encoder: TransformerParams
     decoder: TransformerParams
 
-    @property
-    def feature_dim(self) -> int:
-        """Channels of the encoder's features."""
-        return self.encoder.dim
-
 
 class TokenizerParams(TokenizerSize):
     source: Source | Literal["vq_model"]
     path: AnyPath
     pixels: Literal["signed", "unit"]
-
-    @property
-    def size(self) -> TokenizerSize:
-        """The same without where it comes from."""
-        return TokenizerSize(**self.model_dump(exclude={"source", "path", "pixels"}))
 
 
 class PostParams(TransformerParams):

@@ -22,7 +22,7 @@ def start_accelerator() -> Accelerator:
     On a CPU every process takes as many cores as every other: launchers leave theirs one thread. `PROLOGUE_THREADS`
     overrides the number.
     """
-    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")  # params say which precision
     if accelerator.device.type == "cpu":
         torch.set_num_threads(int(os.environ.get("PROLOGUE_THREADS") or own_cores()))
     return accelerator

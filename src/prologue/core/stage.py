@@ -18,7 +18,7 @@ Work = Callable[[Params], dict[str, Any]]
 
 
 def run_stage(name: str, work: Work, processes: Literal["configured", "one"] = "configured") -> None:
-    """Validate params, run `work`, write the metrics it returns to reports/metrics/NAME.json.
+    """Validate params, run `work`, write the metrics it returns, if any, to reports/metrics/NAME.json.
 
     It runs on the processes that were `configured` for this machine, or on `one`. Errors meant for the user are printed
     without a traceback; the exit status is then 1.
@@ -32,7 +32,7 @@ def run_stage(name: str, work: Work, processes: Literal["configured", "one"] = "
         if is_main_process():
             print(f"\n{name}: {error}", file=sys.stderr)
         sys.exit(1)
-    if is_main_process():
+    if metrics and is_main_process():
         metrics["seconds"] = round(time.perf_counter() - started, 1)
         metrics["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         write_json(METRICS / f"{name}.json", metrics)

@@ -2,7 +2,12 @@
 
 from pydantic import ValidationError
 
-from prologue.core.params import GuidedRunParams, Params
+from prologue.core.params import GuidedRunParams, Params, TokenizerParams, TokenizerSize
+
+
+def tokenizer_size(params: TokenizerParams) -> TokenizerSize:
+    """What shapes a tokenizer, without where it comes from."""
+    return TokenizerSize(**params.model_dump(include=set(TokenizerSize.model_fields)))
 
 
 def has_prologue(params: Params) -> bool:

@@ -1,5 +1,6 @@
 """Unfinished work that a later run goes on from: never that of another origin, and how two origins differ is said."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -7,15 +8,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from prologue.core.code import code_digests
-from prologue.core.dotted import flat
+from prologue.core.dotted import effective
 from prologue.core.files import read_json, remove, sha256, write_json
 from prologue.core.launch import is_main_process
 
-WORK = Path(os.environ.get("PROLOGUE_WORK", ".work"))  # checkpoints, and what else outlives a run
 MADE_OF = "made_of.json"  # the origin of a folder, in it
+claimed: dict[Path, IO[str]] = {}  # folders of this process, and the files whose locks it holds till it ends
 
 
 @dataclass(frozen=True)
@@ -40,16 +41,21 @@ class Origin:
             "code": (self.code, other.code),
         }.items():
             for name in sorted(own.keys() | others.keys()):
-                here, there = own.get(name, "none"), others.get(name, "none")
+                here, there = (json.dumps(side[name]) if name in side else "absent" for side in (own, others))
                 if here != there:
                     lines.append(f"{kind} {name}" + (f": {there} there, {here} here" if kind == "param" else ""))
         return lines
 
 
 def origin_of(params: dict[str, Any], inputs: list[Path], module: str) -> Origin:
-    """The origin of what a module (its __file__) makes of params, JSON-able at any depth, and of files."""
+    """The origin of what a module (its __file__) makes of params, nested or not, and of files."""
     hashes = {path.as_posix(): sha256(path) for path in inputs}
-    return Origin(flat(json.loads(json.dumps(params, default=str))), hashes, code_digests(Path(module)))
+    return Origin(effective(json.loads(json.dumps(params, default=str))), hashes, code_digests(Path(module)))
+
+
+def work_root() -> Path:
+    """Folder of checkpoints, and of what else outlives a run: .work, or `PROLOGUE_WORK`."""
+    return Path(os.environ.get("PROLOGUE_WORK", ".work"))
 
 
 def open_work(folder: Path, origin: Origin) -> None:
@@ -61,9 +67,35 @@ def open_work(folder: Path, origin: Origin) -> None:
 
 
 def read_origin(folder: Path) -> Origin | None:
-    """The origin of a folder of unfinished work; None where it tells none."""
-    path = folder / MADE_OF
-    return Origin(**read_json(path)) if path.is_file() else None
+    """The origin of a folder of unfinished work; None where it tells none that can be read."""
+    try:
+        return Origin(**read_json(folder / MADE_OF))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def claim(folder: Path) -> None:
+    """Wait until no other launch works in a folder, and keep others out until this process ends."""
+    if folder.resolve() not in claimed:  # two experiments at once may share a tokenizer
+        file = _lock(folder)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        claimed[folder.resolve()] = file
+
+
+def is_claimed(folder: Path) -> bool:
+    """Whether a launch works in a folder."""
+    with _lock(folder) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _lock(folder: Path) -> IO[str]:
+    """The file beside a folder whose lock is held by who works in it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return folder.with_suffix(".lock").open("w")
 
 
 def close_work(folder: Path, output: Path) -> None:

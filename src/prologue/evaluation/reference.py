@@ -55,7 +55,7 @@ def compute_reference(params: Params, shards: Path, output: Path) -> dict[str, A
             f"{len(images)} validation images are too few for the metrics, which need at least {least}: "
             "add images, or raise data.val_fraction or data.val_limit"
         )
-    origin = {
+    identity = {
         "split": "val",
         "crop": "center",
         "image_size": params.data.image_size,
@@ -63,7 +63,7 @@ def compute_reference(params: Params, shards: Path, output: Path) -> dict[str, A
     }
     started = time.perf_counter()
     extractor = Extractor(params.evaluation.extractor, accelerator.device)
-    reference = measure_reference(extractor, images, params.evaluation.batch, origin, accelerator)
+    reference = measure_reference(extractor, images, params.evaluation.batch, identity, accelerator)
     rate = len(images) / (time.perf_counter() - started)
     if accelerator.is_main_process:
         save_reference(output, reference)
@@ -72,16 +72,16 @@ def compute_reference(params: Params, shards: Path, output: Path) -> dict[str, A
 
 
 def measure_reference(
-    extractor: Extractor, images: ImageSet, batch: int, origin: dict[str, Any], accelerator: Accelerator
+    extractor: Extractor, images: ImageSet, batch: int, identity: dict[str, Any], accelerator: Accelerator
 ) -> Reference:
-    """The reference of a set of at least 10 images; `origin` goes into its protocol. Raises as the metrics do."""
+    """The reference of at least 10 images; `identity` says in its protocol what they are. Raises as the metrics do."""
     features = extract(extractor, images, batch, accelerator)
     protocol = {
         **extractor.protocol,
         "images": len(images),
         "coloured": features.coloured,
         "is": inception_score(features.logits)[0],
-        **origin,
+        **identity,
     }
     chosen = np.linspace(0, len(images) - 1, min(MANIFOLD, len(images))).round().astype(np.int64)
     return Reference(statistics(features.pool), features.pool[chosen], protocol)

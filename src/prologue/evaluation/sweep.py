@@ -13,7 +13,7 @@ from prologue.core.files import read_json, remove, replacing
 from prologue.core.params import GuidedRunParams, Params
 from prologue.core.runtime import start_accelerator
 from prologue.core.systems import sweep_run
-from prologue.core.work import WORK, Origin, open_work, origin_of
+from prologue.core.work import Origin, open_work, origin_of, work_root
 from prologue.evaluation.features import Features, extract
 from prologue.evaluation.generation import compare_with_reference
 from prologue.evaluation.image_sets import ArrayImages
@@ -89,7 +89,7 @@ def _features(
     accelerator: Accelerator,
 ) -> Features:
     """Features of one value's samples, from the work directory where they were measured before."""
-    folder = WORK / "sweep" / origin.key
+    folder = work_root() / "sweep" / origin.key
     path = folder / "features.safetensors"
     if not path.is_file():
         if accelerator.is_main_process:

@@ -12,7 +12,6 @@ Metrics = dict[str, dict[str, Any]]  # what was recorded: stage -> values by dot
 STAGES = {  # in the order of the DAG, with what each is called
     "shards": "Images packed into shards",
     "reference": "Statistics of the real images",
-    "plan": "Plan of the stages",
     "tokenizer": "Tokenizer (Stage 1)",
     "attach": "Prologue for a frozen tokenizer",
     "tokens": "Token cache",

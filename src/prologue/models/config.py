@@ -58,3 +58,9 @@ class TokenizerConfig(Section):
     def grid(self) -> int:
         """Tokens per side."""
         return self.image_size // self.tokenizer.patch
+
+    @property
+    def feature_dim(self) -> int:
+        """Channels of the visual features before the quantizer."""
+        size = self.tokenizer
+        return size.feature_dim if isinstance(size, VQModelSize) else size.encoder.dim

@@ -53,7 +53,7 @@ class Tokenizer(nn.Module):
     def attach_prologue(self, prologue: PrologueConfig) -> None:
         """Add the prologue's quantizer and, for Prologue-Post, its own encoder over the visual features (Sec. 2.3)."""
         self.config = self.config.model_copy(update={"prologue": prologue})
-        dim = self.config.tokenizer.feature_dim
+        dim = self.config.feature_dim
         if prologue.encoder:
             one_d = self.config.tokenizer.layout == "1d"
             positions = line_positions(self.visual_tokens) if one_d else grid_positions(self.config.grid)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from prologue.core.errors import PrologueError
 from prologue.core.files import replacing
-from prologue.core.work import WORK
+from prologue.core.work import work_root
 from prologue.figures.curves import training_curves
 
-PAGE = WORK / "curves.html"
+PAGE = "curves.html"
 HEAD = """<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="{seconds}">
 <meta name="viewport" content="width=device-width"><title>Training curves</title>
 <style>body {{ font: 16px system-ui, sans-serif; margin: 1rem; }} img {{ max-width: 100%; }}</style>
@@ -19,8 +19,8 @@ HEAD = """<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv=
 
 def watch(seconds: int) -> None:
     """Write the page again every few seconds until Ctrl-C. Raises PrologueError where nothing was ever trained."""
-    write_page(seconds)
-    print(f"{PAGE.resolve()} is written every {seconds} s; open it in a browser. Ctrl-C ends this, not the training.")
+    page = write_page(seconds)
+    print(f"{page.resolve()} is written every {seconds} s; open it in a browser. Ctrl-C ends this, not the training.")
     try:
         while True:
             time.sleep(seconds)
@@ -29,14 +29,19 @@ def watch(seconds: int) -> None:
         print()
 
 
-def write_page(seconds: int) -> None:
-    """Write the curves of every training in .work, newest first. Raises PrologueError where there are none."""
-    folders = sorted(WORK.glob("*/*/curves"), key=lambda folder: folder.stat().st_mtime, reverse=True)
+def write_page(seconds: int) -> Path:
+    """Write the curves of every training in .work, newest first. Raises PrologueError where there are none.
+
+    Returns the page.
+    """
+    root = work_root()
+    folders = sorted(root.glob("*/*/curves"), key=lambda folder: folder.stat().st_mtime, reverse=True)
     sections = [section for section in map(_section, folders) if section]
     if not sections:
-        raise PrologueError(f"no training has logged a point to {WORK} yet: start `dvc repro` first")
-    with replacing(PAGE) as temporary:
+        raise PrologueError(f"no training has logged a point to {root} yet: start `dvc repro` first")
+    with replacing(root / PAGE) as temporary:
         temporary.write_text(HEAD.format(seconds=seconds) + "\n".join(sections), encoding="utf-8")
+    return root / PAGE
 
 
 def _section(curves: Path) -> str:

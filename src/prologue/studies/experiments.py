@@ -16,6 +16,7 @@ from dvc.repo import Repo
 from prologue.core.errors import PrologueError
 from prologue.core.files import parse_yaml
 from prologue.core.variants import experiment_flags, override
+from prologue.core.work import work_root
 from prologue.studies.definition import StudyRow
 from prologue.studies.forecast import is_current
 
@@ -142,12 +143,12 @@ def _experiments() -> list[str]:
 def _dvc(*words: str) -> str:
     """Output of a DVC command. Raises PrologueError with what it said where it fails."""
     python = Path(sys.executable)
-    environment = {
-        **os.environ,
+    environment = os.environ | {
         "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": "src",  # an experiment runs in a folder of its own, with its own copy of the code
-        "PROLOGUE_WORK": os.environ.get("PROLOGUE_WORK", str(Path(".work").resolve())),
+        "PROLOGUE_WORK": str(work_root().resolve()),
     }
+    environment.pop("PROLOGUE_RESUME", None)  # it is of one run, and a study has many
     with tempfile.TemporaryFile("w+") as output:  # a pipe would stay open as long as the workers that DVC starts
         ran = subprocess.run(
             [python, "-m", "dvc", *words],

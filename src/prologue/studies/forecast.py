@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import networkx as nx
+from dvc.dependency import loads_from
 from dvc.dependency.param import ParamsDependency
 from dvc.repo import Repo
 from dvc.stage import PipelineStage
@@ -19,6 +21,7 @@ from prologue.pipeline.plan import plan_files
 
 PLAN = Path("data/plan")  # what the stage plan writes; it is cheap enough to be made here instead
 SCRIPTS = Path("stages")
+PARAM = re.compile(r"\$\{([\w.]+)\}")  # in a path of dvc.yaml
 
 Hashes = dict[str, str]  # path in the project -> MD5 of the file, or of the folder's listing
 Values = dict[str, Any]  # what params.yaml will hold
@@ -80,13 +83,15 @@ def _identity(repo: Repo, stage: PipelineStage, values: Values, hashes: Hashes) 
     for dep in stage.deps:
         if isinstance(dep, ParamsDependency):
             params[dep.def_path] = {key: value_at(values, key) for key in dep.params}
-            continue
-        md5 = _hash(repo, dep.def_path, hashes)
+    for template in read_yaml(Path("dvc.yaml"))["stages"][stage.name].get("deps", []):
+        path = PARAM.sub(lambda found: str(value_at(values, found[1])), template)  # DVC has read params.yaml as it is
+        md5 = _hash(repo, path, hashes)
         if md5 is None:
+            (dep,) = loads_from(stage, [path])
             md5 = str(dep.get_hash().value) if dep.exists else ""
         if not md5:
             return None
-        deps.append({"path": dep.def_path, "hash": "md5", "md5": md5})
+        deps.append({"path": path, "hash": "md5", "md5": md5})
     return {"cmd": stage.cmd, "deps": sorted(deps, key=lambda dep: dep["path"]), "params": params}
 
 

@@ -27,6 +27,7 @@ from prologue.training.draws import Draws
 from prologue.training.ema import EMA
 from prologue.training.optimizers import apply, build_adamw
 from prologue.training.output import run_training
+from prologue.training.plan import plan_ar
 from prologue.training.prepare import micro_batches, prepare
 from prologue.training.schedule import Schedule
 
@@ -43,8 +44,7 @@ def train_ar(
     """
     accelerator = start_accelerator()
     task = ARTask(params, tokens, accelerator)
-    used = params.model_dump(mode="json", include={"seed", "precision", "ar"})
-    origin = origin_of(used, [tokens / "manifest.json", *sorted((tokens / "train").glob("*.npy"))], __file__)
+    origin = origin_of(plan_ar(params), [tokens / "manifest.json", *sorted((tokens / "train").glob("*.npy"))], __file__)
     save = partial(save_model, output, task.model)
     picture = partial(draw, task.model) if draw else None
     metrics = run_training("ar", task, params.ar, params.seed, origin, accelerator, curves, save, picture)

@@ -1,20 +1,17 @@
 """All training state in one named object, saved atomically and found again by the origin of the training.
 
-A work directory `.work/STAGE/KEY/` holds `step_N/` checkpoints; `PROLOGUE_WORK` takes the place of `.work`. Work of
-another origin is named, and gone on from where `PROLOGUE_RESUME` says so.
+A work directory `.work/STAGE/KEY/` holds `step_N/` checkpoints; `PROLOGUE_WORK` takes the place of `.work`.
 
 Every random draw of training is seeded by the step, so the step number stands for the state of every generator and for
 the data position.
 """
 
-import fcntl
 import json
-import os
 import shutil
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -24,11 +21,11 @@ from torch.optim import Optimizer
 from prologue.core.errors import PrologueError
 from prologue.core.files import read_json, remove, replacing, sha256, write_json
 from prologue.core.launch import is_main_process
-from prologue.core.work import WORK, Origin, open_work, read_origin
+from prologue.core.work import Origin, claim, open_work, work_root
 
-FINISHED, ADOPTED = "finished", "adopted.json"
-SHOWN = 8  # differences of two origins that are named
-claimed: dict[Path, IO[str]] = {}  # work directories of this process, and the files whose locks it holds till it ends
+FINISHED = "finished"  # in a work directory, after its outputs are written
+NOTE = "checkpoint.json"  # in a checkpoint
+DAMAGE = (PrologueError, SafetensorError, OSError, KeyError, json.JSONDecodeError)
 
 
 @dataclass
@@ -41,100 +38,52 @@ class TrainingState:
     def megabytes(self) -> dict[str, float]:
         """Memory of the weights, the EMA (modules named 'ema') and the optimizers, in 10^6 bytes."""
         sizes = {"weights": 0, "ema": 0, "optimizers": 0}
-        for name, tensor in _module_tensors(self).items():
+        for name, tensor in module_tensors(self).items():
             sizes["ema" if name.startswith("ema/") else "weights"] += tensor.nbytes
         sizes["optimizers"] = sum(tensor.nbytes for tensor in _optimizer_tensors(self).values())
         return {name: round(size / 1e6, 1) for name, size in sizes.items()}
 
 
 class Checkpoints:
-    """The checkpoints of one training run of a stage.
-
-    What other runs of the stage left goes when this one is created, if they finished; unfinished ones can go on later.
-
-    Raises:
-        PrologueError: `PROLOGUE_RESUME` names work of this stage that has no checkpoint.
-    """
+    """The checkpoints of one training run of a stage, which no other launch works on meanwhile."""
 
     def __init__(self, stage: str, origin: Origin, keep: int) -> None:
         self.stage, self.origin, self.keep = stage, origin, keep
-        self.folder = WORK / stage / origin.key
+        self.folder = work_root() / stage / origin.key
         self.curves = self.folder / "curves"
+        self.adopted: list[dict[str, Any]] = []  # work of other origins that the state comes from, at which step
         if is_main_process():
-            _claim(self.folder)
+            claim(self.folder)
             open_work(self.folder, origin)
-            for marker in (WORK / stage).glob(f"*/{FINISHED}"):
-                if marker.parent != self.folder:
-                    remove(marker.parent)
-            if not _steps(self.folder):
-                self._begin()
-
-    def _begin(self) -> None:
-        """Adopt the work that `PROLOGUE_RESUME` names, if it is of this stage; else name what could be."""
-        named = Path(os.environ.get("PROLOGUE_RESUME", ""))
-        if named.parent.name == self.stage:
-            self._adopt(named)
-            return
-        for other in sorted((WORK / self.stage).iterdir()):
-            steps, origin = _steps(other), read_origin(other)
-            if other != self.folder and steps and origin and not _is_claimed(other):
-                differences = self.origin.differences(origin)
-                rest = f"\n  and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
-                print(
-                    f"\n{other} holds unfinished work of this stage, {steps[-1]} steps, that was made otherwise:\n  "
-                    + "\n  ".join(differences[:SHOWN])
-                    + rest
-                    + f"\nThis run starts anew. PROLOGUE_RESUME={other} goes on from it; `rm -r {other}` forgets it.",
-                    file=sys.stderr,
-                )
-
-    def _adopt(self, other: Path) -> None:
-        """Go on from the newest checkpoint of work of another origin, and note what differs."""
-        steps, origin = _steps(other), read_origin(other)
-        if not steps or origin is None:
-            raise PrologueError(f"PROLOGUE_RESUME={other}: there is no checkpoint; `ls -d .work/{self.stage}/*/step_*`")
-        with replacing(self._path(steps[-1])) as temporary:
-            shutil.copytree(other / self._path(steps[-1]).name, temporary)
-        record = {"work": other.name, "step": steps[-1], "differences": self.origin.differences(origin)}
-        write_json(self.folder / ADOPTED, [*_adoptions(other), record])
-
-    def adoptions(self) -> list[dict[str, Any]]:
-        """From which work of another origin this one went on, at which step, and what differed."""
-        return _adoptions(self.folder)
 
     def save(self, state: TrainingState, step: int) -> None:
         """Save the state after `step` steps, with the curves so far; keep the newest checkpoints only."""
         with replacing(self._path(step)) as temporary:
             temporary.mkdir(parents=True)
-            save_file(_module_tensors(state), temporary / "modules.safetensors")
+            save_file(module_tensors(state), temporary / "modules.safetensors")
             save_file(_optimizer_tensors(state), temporary / "optimizers.safetensors")
             if self.curves.is_dir():
                 shutil.copytree(self.curves, temporary / "curves")
             hashes = {path.name: sha256(path) for path in temporary.glob("*.safetensors")}
-            (temporary / "checkpoint.json").write_text(json.dumps({"step": step, "sha256": hashes}))
-        for old in _steps(self.folder)[: -self.keep]:
+            write_json(temporary / NOTE, {"step": step, "sha256": hashes, "adopted": self.adopted})
+        for old in steps_of(self.folder)[: -self.keep]:
             remove(self._path(old))
 
     def resume(self, state: TrainingState) -> int:
         """Load the newest usable checkpoint into `state`; returns the number of steps done, 0 without one.
 
         A damaged checkpoint is reported and the one before it is used.
-
-        Raises:
-            PrologueError: an adopted checkpoint is of a network of other sizes.
         """
-        for step in reversed(_steps(self.folder)):
+        for step in reversed(steps_of(self.folder)):
             path = self._path(step)
             try:
+                note = verify(path)
                 self._load(path, state)
-            except RuntimeError as error:  # of an origin's own checkpoints all shapes fit
+            except DAMAGE as error:
                 if is_main_process():
-                    remove(self.folder)
-                raise PrologueError(f"PROLOGUE_RESUME: its checkpoint does not fit: {error}") from None
-            except (PrologueError, SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
-                if is_main_process():
-                    print(f"checkpoint {path} is damaged and not used: {error}", file=sys.stderr)
+                    report_damage(path, error)
                 continue
+            self.adopted = note["adopted"]
             self._restore_curves(path)
             return step
         self._restore_curves(None)
@@ -152,58 +101,46 @@ class Checkpoints:
     def finish(self) -> None:
         """Note that the run's outputs are written; its last checkpoint stays, in case DVC loses them."""
         (self.folder / FINISHED).touch()
-        for old in _steps(self.folder)[:-1]:
+        for old in steps_of(self.folder)[:-1]:
             remove(self._path(old))
 
     def _path(self, step: int) -> Path:
-        return self.folder / f"step_{step:08d}"
+        return checkpoint_path(self.folder, step)
 
     @staticmethod
     def _load(path: Path, state: TrainingState) -> None:
-        for name, digest in read_json(path / "checkpoint.json")["sha256"].items():
-            if sha256(path / name) != digest:
-                raise PrologueError(f"{name} does not match its hash")
         modules = load_file(path / "modules.safetensors")
         for name, module in state.modules.items():
             module.load_state_dict(_under(modules, name))
         _load_optimizers(state, load_file(path / "optimizers.safetensors"))
 
 
-def _steps(folder: Path) -> list[int]:
-    """Steps of the checkpoints in a work directory."""
+def steps_of(folder: Path) -> list[int]:
+    """Steps of the checkpoints in a work directory, in order."""
     return sorted(int(path.name.removeprefix("step_")) for path in folder.glob("step_*"))
 
 
-def _adoptions(folder: Path) -> list[dict[str, Any]]:
-    path = folder / ADOPTED
-    return list(read_json(path)) if path.is_file() else []
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Folder of the checkpoint after `step` steps in a work directory."""
+    return folder / f"step_{step:08d}"
 
 
-def _claim(folder: Path) -> None:
-    """Wait until no other launch works in a directory: two experiments at once may share a tokenizer."""
-    if folder.resolve() not in claimed:
-        file = _lock(folder)
-        fcntl.flock(file, fcntl.LOCK_EX)
-        claimed[folder.resolve()] = file
+def verify(checkpoint: Path) -> dict[str, Any]:
+    """The note of a checkpoint whose files are as they were written. Raises one of DAMAGE for any other."""
+    note: dict[str, Any] = read_json(checkpoint / NOTE)
+    for name, digest in note["sha256"].items():
+        if sha256(checkpoint / name) != digest:
+            raise PrologueError(f"{name} does not match its hash")
+    return note
 
 
-def _is_claimed(folder: Path) -> bool:
-    """Whether a launch works in a directory."""
-    with _lock(folder) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+def report_damage(checkpoint: Path, error: Exception) -> None:
+    """Say that a checkpoint is not used."""
+    print(f"checkpoint {checkpoint} is damaged and not used: {error}", file=sys.stderr)
 
 
-def _lock(folder: Path) -> IO[str]:
-    """The file beside a work directory whose lock is held by who works in it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    return folder.with_suffix(".lock").open("w")
-
-
-def _module_tensors(state: TrainingState) -> dict[str, Tensor]:
+def module_tensors(state: TrainingState) -> dict[str, Tensor]:
+    """Weights and buffers under module/name."""
     return {
         f"{name}/{key}": tensor.detach().cpu().contiguous()
         for name, module in state.modules.items()

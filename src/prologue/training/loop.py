@@ -14,6 +14,7 @@ from torch import Tensor
 from prologue.core.launch import progress
 from prologue.core.params import LoopParams
 from prologue.core.runtime import seed_everything
+from prologue.training.adoption import adopt
 from prologue.training.checkpoint import Checkpoints, TrainingState
 from prologue.training.health import GRADIENT_NORM, explain_failure, not_finite
 from prologue.training.optimizers import gradient_norm
@@ -85,8 +86,11 @@ def train(
         PrologueError: a loss or gradient is not finite; the message names the step, the term and the module.
         Stopped: Ctrl-C or SIGTERM; a checkpoint of the last step is saved.
     """
-    accelerator.wait_for_everyone()  # the main process may have waited for the work directory
-    start, steps = checkpoints.resume(task.state), task.schedule.steps
+    steps = task.schedule.steps
+    if accelerator.is_main_process:
+        adopt(checkpoints, task.state, steps)
+    accelerator.wait_for_everyone()  # the main process may also have waited for the work directory
+    start = checkpoints.resume(task.state)
     curves = Curves(checkpoints.curves, accelerator.is_main_process)
     recent: list[dict[str, float]] = []
     validation: dict[str, float] = {}
@@ -117,8 +121,8 @@ def train(
     if trained:
         metrics["images_per_second"] = round(trained / seconds, 1)
     metrics["state_mb"] = task.state.megabytes()
-    if adoptions := checkpoints.adoptions():
-        metrics["resumed_from"] = adoptions
+    if checkpoints.adopted:
+        metrics["resumed_from"] = checkpoints.adopted
     return metrics | {"val": validation or task.validate()}  # it validates here if resumed after the last step
 
 

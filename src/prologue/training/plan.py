@@ -1,7 +1,9 @@
-"""What each training on images depends on in effect: params.yaml with the mode resolved into configuration.
+"""What each training depends on in effect: params.yaml with the mode resolved into configuration.
 
 What a system does not use is not in its plan: modes none and post plan the same tokenizer, so that DVC trains it once.
 """
+
+from typing import Any
 
 from prologue.core.params import (
     AugmentParams,
@@ -12,6 +14,7 @@ from prologue.core.params import (
     TokenizerSize,
     TransformerParams,
 )
+from prologue.core.systems import tokenizer_size
 from prologue.models.config import PrologueConfig
 
 
@@ -49,15 +52,15 @@ class TrainingPlan(Section):
 def plan_tokenizer(params: Params) -> TrainingPlan:
     """Stage 1 of every mode."""
     mode = params.prologue.mode
-    has_prologue = mode in ("joint", "onestage")
+    learns_prologue = mode in ("joint", "onestage")
     return TrainingPlan(
         seed=params.seed,
         precision=params.precision,
         image_size=params.data.image_size,
         augment=params.augment,
-        tokenizer=params.tokenizer.size,
-        prologue=_prologue(params, encoder=None) if has_prologue else None,
-        joint_ar=_joint_ar(params) if has_prologue or mode == "routed" else None,
+        tokenizer=tokenizer_size(params.tokenizer),
+        prologue=_prologue(params, encoder=None) if learns_prologue else None,
+        joint_ar=_joint_ar(params) if learns_prologue or mode == "routed" else None,
         stage1=params.stage1,
     )
 
@@ -77,6 +80,11 @@ def plan_attach(params: Params) -> TrainingPlan | None:
         joint_ar=_joint_ar(params),
         stage1=params.stage1.model_copy(update={"steps": post.steps}),
     )
+
+
+def plan_ar(params: Params) -> dict[str, Any]:
+    """Stage 2: nothing but the cached ids knows of the mode."""
+    return params.model_dump(mode="json", include={"seed", "precision", "ar"})
 
 
 def _prologue(params: Params, encoder: TransformerParams | None) -> PrologueConfig:
