@@ -14,5 +14,4 @@ run_stage(
         curves=Path("reports/curves"),
         output=Path("reports/index.html"),
     ),
-    processes="one",
 )

@@ -3,6 +3,8 @@
 import argparse
 
 from prologue.cli.commands import Commands
+from prologue.core.launch import own_cores
+from prologue.core.launcher import most_at_once
 
 
 def add_to(commands: Commands) -> None:
@@ -11,7 +13,12 @@ def add_to(commands: Commands) -> None:
     parser.add_argument("name", help="of a file in studies/")
     parser.add_argument("--scale", default="default", help="smoke, default or imagenet (default: %(default)s)")
     parser.add_argument("--plan", action="store_true", help="only show what would run")
-    parser.add_argument("--jobs", type=int, default=1, help="experiments at once (default: %(default)s)")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=most_at_once(own_cores()),
+        help="experiments at once, each on cores of its own (default: %(default)s, one per core of a CPU)",
+    )
     parser.set_defaults(run=run)
 
 

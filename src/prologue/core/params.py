@@ -17,7 +17,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 TransformerDim = Annotated[int, Field(ge=HEAD_DIM, multiple_of=HEAD_DIM)]
-Precision = Literal["bf16", "fp32"]
+Precision = Literal["auto", "bf16", "fp32"]
 AnyPath = Annotated[Path, Strict(False)]  # YAML has strings alone
 Source = Literal["train", "published", "folder"]
 TokenId = Annotated[int, Field(ge=2, le=65534)]

@@ -19,12 +19,11 @@ T = TypeVar("T")
 def start_accelerator() -> Accelerator:
     """Join the processes of this launch (accelerate launch, torchrun or plain python) and set the CPU threads.
 
-    On a CPU every process takes as many cores as every other: launchers leave theirs one thread. `PROLOGUE_THREADS`
-    overrides the number.
+    On a CPU every process takes as many cores as every other: launchers leave theirs one thread.
     """
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")  # params say which precision
     if accelerator.device.type == "cpu":
-        torch.set_num_threads(int(os.environ.get("PROLOGUE_THREADS") or own_cores()))
+        torch.set_num_threads(own_cores())
     return accelerator
 
 

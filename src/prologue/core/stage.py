@@ -5,11 +5,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from prologue.core.errors import PrologueError
 from prologue.core.files import write_json
-from prologue.core.launch import is_main_process, launch_as_configured
+from prologue.core.launch import is_main_process, world_size
+from prologue.core.machine import cpu_name
 from prologue.core.params import Params
 from prologue.core.params_file import load_params
 
@@ -17,14 +18,11 @@ METRICS = Path("reports/metrics")
 Work = Callable[[Params], dict[str, Any]]
 
 
-def run_stage(name: str, work: Work, processes: Literal["configured", "one"] = "configured") -> None:
+def run_stage(name: str, work: Work) -> None:
     """Validate params, run `work`, write the metrics it returns, if any, to reports/metrics/NAME.json.
 
-    It runs on the processes that were `configured` for this machine, or on `one`. Errors meant for the user are printed
-    without a traceback; the exit status is then 1.
+    Errors meant for the user are printed without a traceback; the exit status is then 1.
     """
-    if processes == "configured":
-        launch_as_configured()
     started = time.perf_counter()
     try:
         metrics = work(load_params())
@@ -35,4 +33,5 @@ def run_stage(name: str, work: Work, processes: Literal["configured", "one"] = "
     if metrics and is_main_process():
         metrics["seconds"] = round(time.perf_counter() - started, 1)
         metrics["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        metrics |= {"processes": world_size(), "cpu": cpu_name()}
         write_json(METRICS / f"{name}.json", metrics)

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from prologue.core.files import read_json, remove, replacing
 from prologue.core.params import GuidedRunParams, Params
+from prologue.core.precision import settle
 from prologue.core.runtime import start_accelerator
 from prologue.core.systems import sweep_run
 from prologue.core.work import Origin, open_work, origin_of, work_root
@@ -42,7 +43,7 @@ def sweep_sampling(
     Raises:
         PrologueError: as `evaluate_generation`.
     """
-    accelerator = start_accelerator()
+    accelerator, params = start_accelerator(), settle(params)
     name, sweep = params.evaluation.extractor, params.sweep
     reference = load_reference(reference_folder, name)
     ar, tokenizer = load_ar(ar_folder, accelerator.device), load_tokenizer(tokenizer_folder, accelerator.device)
@@ -57,7 +58,12 @@ def sweep_sampling(
         origin = origin_of(settings | {"precision": params.sampling.precision}, inputs, __file__)
         features = _features(origin, with_run(sampler, run), tokenizer, labels, params, extractor, accelerator)
         points[f"{value:g}"] = compare_with_reference(features, reference, name, params.evaluation.neighbours, "gfd")
-    metrics: dict[str, Any] = {"axis": sweep.axis, "points": points, **extractor.protocol}
+    metrics: dict[str, Any] = {
+        "axis": sweep.axis,
+        "precision": params.sampling.precision,
+        "points": points,
+        **extractor.protocol,
+    }
     distance = metric_name("gfd", name)
     if points:
         metrics["best"] = min(points, key=lambda value: points[value][distance])

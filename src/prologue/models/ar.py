@@ -121,4 +121,5 @@ class ARModel(nn.Module):
     def token_losses(self, logits: Tensor, prologue: Tensor | None, visual: Tensor) -> Tensor:
         """As `loss`, of each token: (B, length), fp32."""
         targets = self.vocabulary.sequence(prologue, visual)
-        return F.cross_entropy(logits.float().transpose(1, 2), targets, reduction="none")
+        losses = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
+        return losses.view(targets.shape)

@@ -1,7 +1,12 @@
 """Dropout that depends on the sample, not on the batch it is in: the same in any launch and after any resume."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from prologue.models import kernels
 
 SITE_STEP = 0x632BE5AB  # odd constants below 2^31: int32 products wrap
 POSITION_STEP = 0x1E3779B1
@@ -23,6 +28,9 @@ class RowDropout(nn.Module):
         """x (B, T, dim) with one key per row -> like x."""
         if not self.training or not self.p:
             return x
+        if kernels.usable(x):
+            dropped: Tensor = _Dropout.apply(x, self.keys, self.p)
+            return dropped
         return torch.where(keep_mask(self.keys, x.shape[1:], self.p), x / (1 - self.p), 0)
 
 
@@ -42,4 +50,30 @@ def keep_mask(keys: Tensor, shape: torch.Size, p: float) -> Tensor:
     x = (x ^ (x >> 15 & 0x1FFFF)) * MIX[1]
     x = x ^ (x >> 16 & 0xFFFF)
     drawn = x.view(torch.int16)[:, :count].view(-1, *shape)  # each hash serves two elements
-    return drawn >= round(p * 2**16) - 2**15
+    return drawn >= least_kept(p)
+
+
+def least_kept(p: float) -> int:
+    """The smallest 16-bit hash of an element that stays."""
+    return round(p * 2**16) - 2**15
+
+
+class _Dropout(torch.autograd.Function):
+    """The same by a kernel, whose hash is made once forward and once backward and never stored."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, keys: Tensor, p: float) -> Tensor:
+        ctx.keys, ctx.p = keys, p
+        return _dropped(x, keys, p)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return _dropped(gradient, ctx.keys, ctx.p), None, None
+
+
+def _dropped(x: Tensor, keys: Tensor, p: float) -> Tensor:
+    x = x.contiguous()
+    y = torch.empty_like(x)
+    kernels.call("dropout", x.dtype, x, keys.contiguous(), y, len(x), x[0].numel(), least_kept(p), 1 - p)
+    return y

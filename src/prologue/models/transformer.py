@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from prologue.core.conventions import HEAD_DIM
 from prologue.models.dropout import RowDropout
+from prologue.models.fused import geglu, heads, rms_norm
 
 CACHED_SCORES = 2_000_000  # attention scores of one layer that a CPU still handles best as one matrix
 GATE_INIT = 0.1  # residual branches start nearly closed
@@ -27,8 +28,7 @@ class RMSNorm(nn.Module):
         self.scale = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        # eps only keeps an all-zero vector finite: the norm itself has none
-        return F.rms_norm(x.float(), self.scale.shape, self.scale, eps=1e-24)
+        return rms_norm(x.float(), self.scale)
 
 
 @dataclass(frozen=True)
@@ -47,18 +47,9 @@ class RotaryAxes:
         return torch.cat(angles, dim=-1)
 
     def rotations(self, positions: Tensor) -> Tensor:
-        """Unit complex numbers for `rotate`: positions (T, 3) -> real view (T, 32, 2)."""
+        """Unit complex numbers that turn channel pairs: positions (T, 3) -> real view (T, 32, 2)."""
         angles = self.angles(positions)
         return torch.stack((angles.cos(), angles.sin()), dim=-1)
-
-
-def rotate(x: Tensor, rotary: Tensor) -> Tensor:
-    """Rotate adjacent channel pairs (2k, 2k + 1): x fp32 (B, heads, T, 64), rotary (T, 32, 2) -> like x."""
-    pairs = x.unflatten(-1, (-1, 2))
-    if torch.compiler.is_compiling():  # compilers fuse real products, and not complex ones
-        (a, b), (cos, sin) = pairs.unbind(-1), rotary.unbind(-1)
-        return torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2)
-    return torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(rotary)).flatten(-2)
 
 
 class GatedLinear(nn.Linear):
@@ -97,10 +88,7 @@ class Attention(nn.Module):
 
     def heads(self, x: Tensor, rotary: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values: x (B, T, dim) -> three of (B, heads, T, 64)."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, -1, HEAD_DIM)).transpose(1, 3).unbind(2)  # (B, heads, T, 64)
-        q = rotate(self.q_norm(q), rotary).to(v.dtype)
-        k = rotate(self.k_norm(k), rotary).to(v.dtype)
-        return q, k, v
+        return heads(self.qkv(x), rotary, self.q_norm.scale, self.k_norm.scale)
 
     def merge(self, heads: Tensor) -> Tensor:
         """Output of the attended values: (B, heads, T, 64) -> (B, T, dim)."""
@@ -136,8 +124,7 @@ class FeedForward(nn.Module):
         self.dropout = RowDropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, value = self.fc1(x).chunk(2, dim=-1)
-        return self.dropout(self.fc2(F.gelu(value, approximate="tanh") * gate))
+        return self.dropout(self.fc2(geglu(self.fc1(x))))
 
 
 class Block(nn.Module):

@@ -6,6 +6,7 @@ from typing import Any
 
 from prologue.core.errors import PrologueError
 from prologue.core.params import Params
+from prologue.core.precision import settle
 from prologue.core.runtime import start_accelerator
 from prologue.interop.imported import check_params, describe_ar, load_imported_ar, provenance
 from prologue.models.saved import load_ar, load_tokenizer, parameter_count, save_model
@@ -23,7 +24,7 @@ def make_ar(params: Params, tokenizer: Path, tokens: Path, output: Path, curves:
     if params.prologue.mode == "onestage":  # the AR model that Stage 1 trained is the one that samples (App. D)
         pass_through(tokenizer / "ar", output, curves)
         return {"parameters": {"ar": parameter_count(load_ar(output))}, "trained_in_stage1": True}
-    count = params.ar.validation_grid
+    params, count = settle(params), params.ar.validation_grid
     draw = partial(sample_grid, tokenizer=load_tokenizer(tokenizer), count=count) if count else None
     return train_ar(params, tokens, output, curves, draw)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from prologue.core.params import Params
+from prologue.core.precision import settle
 from prologue.data.images import ImageShards
 from prologue.models.saved import load_tokenizer
 from prologue.pipeline.passing import pass_through
@@ -18,10 +19,9 @@ def make_attached(params: Params, tokenizer: Path, shards: Path, output: Path, c
 
     Returns the metrics of the stage.
     """
-    plan = plan_attach(params)
+    plan, count = plan_attach(settle(params)), params.stage1.validation_grid
     if plan is None or load_tokenizer(tokenizer).prologue_tokens:
         pass_through(tokenizer, output, curves)
         return {"attached": False}
-    count = params.stage1.validation_grid
     draw = partial(reconstruction_grid, images=ImageShards(shards, "val"), count=count) if count else None
     return attach_prologue(plan, tokenizer, shards, output, curves, draw)

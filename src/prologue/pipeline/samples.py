@@ -11,6 +11,7 @@ from PIL import Image
 from prologue.core.conventions import SAMPLING_RUNS
 from prologue.core.files import read_json, replacing
 from prologue.core.params import Params
+from prologue.core.precision import settle
 from prologue.core.runtime import start_accelerator
 from prologue.data.images import ImageShards
 from prologue.data.loader import view_batches
@@ -30,7 +31,7 @@ def make_samples(
 
     Writes samples_RUN.png and, with a prologue, held_, real_prologue and swapped_prologues.png to `figures`.
     """
-    accelerator = start_accelerator()
+    accelerator, params = start_accelerator(), settle(params)
     ar = load_ar(ar_folder, accelerator.device)
     tokenizer = load_tokenizer(tokenizer_folder, accelerator.device)
     names = read_json(tokens / "manifest.json")["classes"]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from prologue.core.params import Params
+from prologue.core.precision import settle
 from prologue.core.runtime import start_accelerator
 from prologue.data.images import ImageShards
 from prologue.interop.imported import check_params, describe_tokenizer, load_imported_tokenizer, provenance
@@ -20,7 +21,7 @@ def make_tokenizer(params: Params, shards: Path, output: Path, curves: Path) -> 
     """Train the tokenizer, or import it, as `tokenizer.source` says; returns the metrics of the stage."""
     if params.tokenizer.source != "train":
         return import_tokenizer(params, shards, output, curves)
-    count = params.stage1.validation_grid
+    params, count = settle(params), params.stage1.validation_grid
     draw = partial(reconstruction_grid, images=ImageShards(shards, "val"), count=count) if count else None
     return train_tokenizer(plan_tokenizer(params), shards, output, curves, draw)
 

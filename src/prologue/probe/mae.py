@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prologue.core.params import LoopParams, Params
+from prologue.core.precision import settle
 from prologue.core.runtime import seed_everything, start_accelerator
 from prologue.core.work import origin_of
 from prologue.data.images import ImageShards
@@ -36,7 +37,7 @@ def run_mae_probe(params: Params, attached: Path, shards: Path, curves: Path) ->
     Raises:
         PrologueError: as `train`.
     """
-    accelerator = start_accelerator()
+    accelerator, params = start_accelerator(), settle(params)
     task = ProbeTask(params, attached, shards, accelerator)
     used = params.model_dump(
         mode="json",

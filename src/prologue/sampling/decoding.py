@@ -8,7 +8,9 @@ from torch.nn import functional as F
 
 from prologue.core.conventions import HEAD_DIM
 from prologue.core.runtime import compiled
+from prologue.models import kernels
 from prologue.models.ar import ARModel
+from prologue.models.fused import write_heads
 from prologue.models.transformer import Block, GatedLinear
 from prologue.sampling.packing import InferenceLinear
 
@@ -33,11 +35,9 @@ class Decoder:
         size = ar.config.transformer
         shape = (size.layers, 2, rows, size.dim // HEAD_DIM, ar.vocabulary.length, HEAD_DIM)
         self.cache = torch.zeros(shape, dtype=dtype, device=ar.token_embedding.weight.device)
-        self.halves = [
-            (compiled(block.start), compiled(block.finish))
-            for block in self.ar.transformer.blocks
-            if isinstance(block, Block)
-        ]
+        self.blocks = [block for block in self.ar.transformer.blocks if isinstance(block, Block)]
+        for block in self.blocks:
+            block.start, block.finish = compiled(block.start), compiled(block.finish)  # type: ignore[method-assign]
 
     def logits(self, x: Tensor, position: int, ids: slice) -> Tensor:
         """fp32 logits over the ids that can stand next: input embeddings x (rows, dim) at `position` -> (rows, ids)."""
@@ -49,13 +49,33 @@ class Decoder:
         x (rows, 1, dim) -> (rows, dim).
         """
         rotary = self.ar.rotary[position : position + 1]  # (1, 32, 2)
-        for (start, finish), (keys, values) in zip(self.halves, self.cache, strict=True):
-            q, k, v = start(x, rotary)  # (rows, heads, 1, 64)
-            keys[:, :, position : position + 1] = k
-            values[:, :, position : position + 1] = v
-            seen = slice(position + 1)
-            x = finish(x, F.scaled_dot_product_attention(q, keys[:, :, seen], values[:, :, seen]))
+        by_kernels = kernels.usable(x, self.cache)
+        for block, cache in zip(self.blocks, self.cache, strict=True):
+            attended = (_attend_by_kernels if by_kernels else _attend)(block, x, rotary, cache, position)
+            x = block.finish(x, attended)
         return x[:, 0]
+
+
+def _attend(block: Block, x: Tensor, rotary: Tensor, cache: Tensor, position: int) -> Tensor:
+    """Attended values of the token at `position`: x (rows, 1, dim), cache (2, ...) -> (rows, heads, 1, 64)."""
+    q, k, v = block.start(x, rotary)  # (rows, heads, 1, 64)
+    keys, values = cache
+    keys[:, :, position : position + 1] = k
+    values[:, :, position : position + 1] = v
+    seen = slice(position + 1)
+    return F.scaled_dot_product_attention(q, keys[:, :, seen], values[:, :, seen])
+
+
+def _attend_by_kernels(block: Block, x: Tensor, rotary: Tensor, cache: Tensor, position: int) -> Tensor:
+    """As `_attend`, with nothing copied: keys and values are written in place, and the cache is read once."""
+    keys, values = cache
+    attention, new = block.attention, slice(position, position + 1)
+    q, attended = torch.empty_like(keys[:, :, new]), torch.empty_like(keys[:, :, new])
+    scales = torch.cat((attention.q_norm.scale, attention.k_norm.scale))
+    write_heads(attention.qkv(block.attention_norm(x)), rotary, scales, q, keys[:, :, new], values[:, :, new])
+    length, count = keys.shape[2], q.numel() // HEAD_DIM
+    kernels.call("decode_attention", q.dtype, q, keys, values, attended, count, length, position + 1)
+    return attended
 
 
 def for_inference(ar: ARModel) -> ARModel:

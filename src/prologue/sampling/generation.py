@@ -12,9 +12,9 @@ from prologue.sampling.choice import Choices
 from prologue.sampling.decoding import Decoder
 from prologue.sampling.guidance import Guidance
 
-# Images drawn at once, always so many: products of another height may round otherwise, and an image must not depend on
-# how many others are drawn beside it.
-BLOCK = {"cpu": 16, "cuda": 128}
+SMALL = (
+    16_000_000  # parameters of a model that a CPU samples faster in large blocks: it spends its time between products
+)
 
 Seed = tuple[int, ...]
 
@@ -55,7 +55,7 @@ class TokenSampler:
     def __init__(self, ar: ARModel, guidance: Guidance | None, choices: Choices, dtype: torch.dtype) -> None:
         self.vocabulary, self.guidance, self.choices = ar.vocabulary, guidance, choices
         self.device = ar.token_embedding.weight.device
-        self.block = BLOCK[self.device.type]
+        self.block = block_size(ar)
         self.decoder = Decoder(ar, self.block if guidance is None else 2 * self.block, dtype)
 
     @torch.no_grad()
@@ -107,6 +107,16 @@ class TokenSampler:
 
     def _null(self, classes: Tensor) -> Tensor:
         return torch.full_like(classes, self.vocabulary.null_class)
+
+
+def block_size(ar: ARModel) -> int:
+    """Images drawn at once from a model, always so many.
+
+    Products of another height may round otherwise, and an image must not depend on how many are drawn beside it.
+    """
+    if ar.token_embedding.weight.device.type != "cpu":
+        return 128
+    return 64 if sum(parameter.numel() for parameter in ar.parameters()) < SMALL else 16
 
 
 def _uniforms(seeds: Sequence[Seed], length: int) -> Tensor:

@@ -15,6 +15,7 @@ from dvc.repo import Repo
 
 from prologue.core.errors import PrologueError
 from prologue.core.files import parse_yaml
+from prologue.core.launcher import SLOTS
 from prologue.core.variants import experiment_flags, override
 from prologue.core.work import work_root
 from prologue.studies.definition import StudyRow
@@ -130,7 +131,7 @@ def _follow(rows: Mapping[str, StudyRow], jobs: int) -> None:
         if idle > PATIENCE:
             if "Queued" not in states.values():
                 return
-            _dvc("queue", "start", "--jobs", str(jobs))
+            _dvc("queue", "start", "--jobs", str(jobs), environment={SLOTS: str(jobs)})
             idle = 0
         time.sleep(POLL)
 
@@ -140,21 +141,21 @@ def _experiments() -> list[str]:
     return _dvc("exp", "list", "--name-only").split()
 
 
-def _dvc(*words: str) -> str:
+def _dvc(*words: str, environment: Mapping[str, str] | None = None) -> str:
     """Output of a DVC command. Raises PrologueError with what it said where it fails."""
     python = Path(sys.executable)
-    environment = os.environ | {
+    own = os.environ | {
         "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": "src",  # an experiment runs in a folder of its own, with its own copy of the code
         "PROLOGUE_WORK": str(work_root().resolve()),
     }
-    environment.pop("PROLOGUE_RESUME", None)  # it is of one run, and a study has many
+    own.pop("PROLOGUE_RESUME", None)  # it is of one run, and a study has many
     with tempfile.TemporaryFile("w+") as output:  # a pipe would stay open as long as the workers that DVC starts
         ran = subprocess.run(
             [python, "-m", "dvc", *words],
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=environment,
+            env={**own, **(environment or {})},
             check=False,
             start_new_session=True,  # Ctrl-C is for this process alone
         )

@@ -48,7 +48,7 @@ def train_ar(
     save = partial(save_model, output, task.model)
     picture = partial(draw, task.model) if draw else None
     metrics = run_training("ar", task, params.ar, params.seed, origin, accelerator, curves, save, picture)
-    return {"parameters": {"ar": parameter_count(task.model)}, **metrics}
+    return {"parameters": {"ar": parameter_count(task.model)}, "precision": params.precision, **metrics}
 
 
 class ARTask:

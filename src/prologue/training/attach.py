@@ -37,7 +37,7 @@ def attach_prologue(
     metrics = run_training("attach", task, plan.stage1, plan.seed, origin, accelerator, curves, save, picture)
     parts = {"prologue_encoder": task.model.prologue_encoder, "joint_ar": task.joint_ar}
     counts = {name: parameter_count(module) for name, module in parts.items() if module is not None}
-    return {"attached": True, "parameters": counts, **metrics}
+    return {"attached": True, "parameters": counts, "precision": plan.precision, **metrics}
 
 
 def with_prologue(tokenizer: Tokenizer, prologue: PrologueConfig | None) -> Tokenizer:

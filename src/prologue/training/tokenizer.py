@@ -43,7 +43,8 @@ def train_tokenizer(
     save = partial(save_tokenizer, output, task.ema.model, task.joint_ar)
     picture = partial(draw, task.ema.model) if draw else None
     metrics = run_training("tokenizer", task, plan.stage1, plan.seed, origin, accelerator, curves, save, picture)
-    return {"parameters": {name: parameter_count(module) for name, module in task.parts().items()}, **metrics}
+    counts = {name: parameter_count(module) for name, module in task.parts().items()}
+    return {"parameters": counts, "precision": plan.precision, **metrics}
 
 
 def tokenizer_config(plan: TrainingPlan) -> TokenizerConfig:

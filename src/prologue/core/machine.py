@@ -1,0 +1,38 @@
+"""What the CPU at hand is: for caches of what was compiled or measured on it, and beside every figure of speed."""
+
+import hashlib
+import platform
+from functools import cache
+from pathlib import Path
+
+CPUINFO = Path("/proc/cpuinfo")
+UNITS = ("amx_tile", "avx512_bf16", "avx512f", "avx2", "bf16", "asimd")  # of products, the best first
+
+
+@cache
+def _described() -> dict[str, str]:
+    """Model and units as Linux lists them for the first core; empty elsewhere."""
+    if not CPUINFO.is_file():
+        return {}
+    pairs = (line.partition(":") for line in CPUINFO.read_text().split("\n\n")[0].splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def cpu_name() -> str:
+    """Model and best units of the CPU, such as `AMD EPYC (avx2)`."""
+    units = cpu_flags().split()
+    best = next((unit for unit in UNITS if unit in units), "")
+    name = _described().get("model name") or platform.processor() or platform.machine()
+    return f"{name} ({best})" if best else name
+
+
+def cpu_flags() -> str:
+    """All instruction sets of the CPU, as the system names them."""
+    described = _described()
+    return described.get("flags") or described.get("Features") or platform.processor()
+
+
+def cpu_identity() -> str:
+    """A key for files that are good on this kind of CPU only."""
+    parts = [platform.machine(), _described().get("model name", ""), cpu_flags()]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
