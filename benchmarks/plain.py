@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from prologue.core.params import ARParams, Stage1Params
 from prologue.frozen.weights import require
-from prologue.models import transformer
+from prologue.models import kernels, transformer
 from prologue.models.ar import ARModel
 from prologue.models.discriminator import Discriminator
 from prologue.models.dropout import RowDropout
@@ -21,14 +21,15 @@ from prologue.training.plan import JointARPlan
 
 
 @contextmanager
-def default_attention() -> Iterator[None]:
-    """Attention by whichever backend PyTorch picks itself."""
-    own = transformer.attend
+def torch_alone() -> Iterator[None]:
+    """No kernels of ours, and attention by whichever backend PyTorch picks itself."""
+    own = transformer.attend, kernels.library
     transformer.attend = lambda q, k, v, causal: F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    kernels.library = lambda: None  # type: ignore[assignment]
     try:
         yield
     finally:
-        transformer.attend = own
+        transformer.attend, kernels.library = own
 
 
 def adamw(module: nn.Module, betas: tuple[float, float], decay: float) -> torch.optim.AdamW:

@@ -1,39 +1,40 @@
 """16 images of AR-B (16 prologue and 256 visual tokens, guidance on) against a straightforward sampler, in one run.
 
-    python benchmarks/sampling.py [fp32|bf16]      # ACCELERATE_DYNAMO_BACKEND=inductor compiles ours
+    python benchmarks/sampling.py [fp32|bf16]
 
-The straightforward sampler concatenates its cache, computes in fp32 and projects the whole vocabulary. Also how long
-the matrix products of those steps take alone, by the packed layers that ours uses: the limit of our sampler. Writes
-reports/benchmarks/sampling_PRECISION[_compiled].json.
+The straightforward sampler concatenates its cache, computes in fp32 by PyTorch's operations and projects the whole
+vocabulary. The limit of our sampler is the matrix products of those steps alone, by the packed layers that ours uses,
+and one read of the cache at every step at the speed of the memory. Medians. Writes
+reports/benchmarks/sampling_PRECISION.json.
 """
 
-import os
+import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
+from plain import torch_alone
+from sitting import Sitting
 from torch import Tensor
 from torch.nn import functional as F
 
-from prologue.core.files import write_json
+from prologue.core.launch import own_cores
 from prologue.core.params import TransformerParams
 from prologue.models.ar import ARConfig, ARModel
 from prologue.models.transformer import Block, ar_hidden
 from prologue.models.vocabulary import Vocabulary
 from prologue.sampling import Choices, Guidance
-from prologue.sampling.decoding import Decoder, for_inference
+from prologue.sampling.decoding import Decoder, attend_cached, for_inference
 from prologue.sampling.generation import TokenSampler
 from prologue.sampling.images import DTYPES
 
-IMAGES, ROUNDS = 16, 2
+IMAGES, ROUNDS = 16, 3
 VOCABULARY = Vocabulary(
     visual_codebook=16384, prologue_codebook=1024, visual_tokens=256, prologue_tokens=16, classes=1000
 )
 SIZE = TransformerParams(layers=12, dim=768)
 GUIDANCE = Guidance(prologue=0.7, visual=3.75, power=0.2)
-OUTPUT = Path("reports/benchmarks")
 
 
 @torch.no_grad()
@@ -75,38 +76,76 @@ def products(decoder: Decoder, dtype: torch.dtype) -> None:
         decoder.heads[VOCABULARY.ids_at(position).start](x)
 
 
+def seconds_of(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def memory_speed() -> float:
+    """Bytes that all threads read per second from memory."""
+    numbers = torch.ones(2**28)
+    return numbers.nbytes / min(seconds_of(numbers.sum) for _ in range(10))
+
+
+def attention_speed(decoder: Decoder, position: int) -> float:
+    """Bytes of the cache per second that attention of a decode step reads, over the layers in turn."""
+    rows, count, _, width = decoder.cache.shape[2:]
+    q = torch.randn(rows, count, 1, width).to(decoder.cache.dtype)
+    attended, seen = torch.empty_like(q), decoder.cache[:, :, :, :, :position]
+
+    def step() -> None:
+        for keys, values in decoder.cache:
+            attend_cached(q, keys, values, attended, position)
+
+    return seen.numel() * seen.itemsize / min(seconds_of(step) for _ in range(20))
+
+
 def main() -> None:
     precision = sys.argv[1] if len(sys.argv) > 1 else "fp32"
     torch.manual_seed(0)
+    torch.set_num_threads(own_cores())
     ar = ARModel(ARConfig(vocabulary=VOCABULARY, transformer=SIZE)).eval()
     plain = for_inference(ar)
     sampler = TokenSampler(ar, GUIDANCE, Choices(), DTYPES[precision])
     classes = torch.arange(IMAGES)
     seeds = [(0, image) for image in range(IMAGES)]
-    sampler.sample(classes, seeds)  # compiles, where that is asked for
+
+    def textbook() -> None:
+        with torch_alone():
+            straightforward(plain, classes)
+
     sides: dict[str, Callable[[], object]] = {
         "own": lambda: sampler.sample(classes, seeds),
-        "straightforward": lambda: straightforward(plain, classes),
+        "straightforward": textbook,
         "products": lambda: products(sampler.decoder, DTYPES[precision]),
     }
-    seconds = dict.fromkeys(sides, float("inf"))
-    for _ in range(ROUNDS):
-        for side, work in sides.items():
-            began = time.perf_counter()
-            work()
-            seconds[side] = min(seconds[side], time.perf_counter() - began)
-    result = {f"{side}_seconds": round(value, 2) for side, value in seconds.items()} | {
-        "images": IMAGES,
-        "precision": precision,
-        "threads": torch.get_num_threads(),
-        "cpu": torch.backends.cpu.get_cpu_capability(),
-        "times_faster": round(seconds["straightforward"] / seconds["own"], 2),
-        "share_of_products": round(seconds["products"] / seconds["own"], 2),
-        "limit_of_times_faster": round(seconds["straightforward"] / seconds["products"], 2),
-    }
-    compiled = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower() != "no"
-    write_json(OUTPUT / f"sampling_{precision}{'_compiled' if compiled else ''}.json", result)
-    print(result)
+    measured: dict[str, list[float]] = {side: [] for side in sides}
+    with Sitting() as sitting:
+        bandwidth = memory_speed()
+        read = attention_speed(sampler.decoder, VOCABULARY.length // 2) / bandwidth
+        for _ in range(ROUNDS):
+            for side, work in sides.items():
+                measured[side].append(seconds_of(work))
+    seconds = {side: statistics.median(values) for side, values in measured.items()}
+    positions = sum(range(1, VOCABULARY.length + 1)) / VOCABULARY.length  # read at a step, on average
+    read_seconds = sampler.decoder.cache.nbytes * positions / bandwidth
+    limit = seconds["products"] + read_seconds
+    sitting.write(
+        f"sampling_{precision}",
+        {
+            "images": IMAGES,
+            "precision": precision,
+            "threads": torch.get_num_threads(),
+            **{f"{side}_seconds": round(value, 2) for side, value in seconds.items()},
+            "memory_gb_per_second": round(bandwidth / 1e9, 1),
+            "cache_read_seconds": round(read_seconds, 2),
+            "attention_share_of_memory_speed": round(read, 2),
+            "times_faster": round(seconds["straightforward"] / seconds["own"], 2),
+            "share_of_limit": round(limit / seconds["own"], 2),
+            "limit_of_times_faster": round(seconds["straightforward"] / limit, 2),
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -1,25 +1,31 @@
 """Steps per second of both training stages against a plain fp32 eager loop of the same models, in one run.
 
-    python benchmarks/training_speed.py     # after `dvc repro`, whose shards and tokens it reads
+    python -m prologue.core.launcher benchmarks/training_speed.py    # after `dvc repro`: it reads shards and tokens
 
-Sizes and batches are those of params.yaml. Both sides take turns, and the ratio is of their fastest steps. Also what a
-batch of data costs beside a step, and the memory of weights, EMA and optimizers. Writes
-reports/benchmarks/training_speed.json or, with ACCELERATE_DYNAMO_BACKEND=inductor, training_speed_compiled.json.
+Ours runs as the pipeline's stages do, on as many processes as the launcher starts (PROLOGUE_PROCESSES=1 for one of all
+cores); the plain loop is one process of all cores. Sizes and batches are those of params.yaml. Both sides take turns,
+and the ratio is of their median steps. Also what a batch of data costs beside a step, and the memory of weights, EMA
+and optimizers. Writes reports/benchmarks/training_speed_PROCESSES.json.
 """
 
 import os
+import statistics
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from plain import PlainStage1, PlainStage2, default_attention
+from accelerate import Accelerator
+from plain import PlainStage1, PlainStage2, torch_alone
+from sitting import Sitting
 
-from prologue.core.files import write_json
+from prologue.core.launch import is_main_process
 from prologue.core.params import Params
 from prologue.core.params_file import load_params
+from prologue.core.precision import settle
 from prologue.core.runtime import start_accelerator
 from prologue.models.ar import ARConfig, ARModel
 from prologue.models.tokenizer import Tokenizer
@@ -29,51 +35,44 @@ from prologue.training.plan import plan_tokenizer
 from prologue.training.tokenizer import TokenizerTask, tokenizer_config
 
 WARMUP, ROUNDS, STEPS = 3, 8, 5
-SHARDS, TOKENS, ATTACHED = Path("data/shards"), Path("data/tokens"), Path("models/attached")
-OUTPUT = Path("reports/benchmarks")
+SHARDS, TOKENS = Path("data/shards"), Path("data/tokens")
 Step = Callable[[int], object]
 
 
 def main() -> None:
-    params = load_params()
+    params, accelerator = settle(load_params()), start_accelerator()
     torch.manual_seed(params.seed)
-    result = {"stage1": stage1(params), "stage2": stage2(params), "threads": torch.get_num_threads()}
-    compiled = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower() != "no"
-    write_json(OUTPUT / f"training_speed{'_compiled' if compiled else ''}.json", result)
-    for stage, values in result.items():
-        print(stage, values)
+    with Sitting() as sitting:
+        result = {"stage1": stage1(params, accelerator), "stage2": stage2(params, accelerator)}
+    if is_main_process():
+        how = {"processes": accelerator.num_processes, "threads_of_each": torch.get_num_threads()}
+        sitting.write(f"training_speed_{accelerator.num_processes}", how | {"precision": params.precision} | result)
 
 
-def stage1(params: Params) -> dict[str, Any]:
+def stage1(params: Params, accelerator: Accelerator) -> dict[str, Any]:
     plan = plan_tokenizer(params)
     assert plan.joint_ar is not None
-    task = TokenizerTask(plan, SHARDS, Tokenizer(tokenizer_config(plan)), start_accelerator())
+    task = TokenizerTask(plan, SHARDS, Tokenizer(tokenizer_config(plan)), accelerator)
     tokenizer, average = (Tokenizer(tokenizer_config(plan)) for _ in range(2))
     config = ARConfig(vocabulary=tokenizer.vocabulary(len(task.images.classes)), transformer=plan.joint_ar.transformer)
     plain = PlainStage1(plan.stage1, plan.joint_ar, tokenizer, ARModel(config), average)
     batches = list(islice(task.batches(0), STEPS))
-
-    def plain_step(number: int) -> None:
-        with default_attention():
-            plain.step(number, batches[number % STEPS][0])
-
-    return (
-        compare(own_step(task, batches), plain_step) | data_cost(task.batches(0)) | {"state_mb": task.state.megabytes()}
-    )
+    whole = [torch.cat([images] * accelerator.num_processes) for images, _ in batches]  # as many as ours together
+    return compare(own_step(task, batches), lambda number: plain.step(number, whole[number % STEPS]), accelerator) | {
+        **data_cost(task.batches(0)),
+        "state_mb": task.state.megabytes(),
+    }
 
 
-def stage2(params: Params) -> dict[str, Any]:
-    task = ARTask(params, TOKENS, start_accelerator())
+def stage2(params: Params, accelerator: Accelerator) -> dict[str, Any]:
+    task = ARTask(params, TOKENS, accelerator)
     plain = PlainStage2(params.ar, ARModel(task.model.config), ARModel(task.model.config))
     batches = list(islice(task.batches(0), STEPS))
-
-    def plain_step(number: int) -> None:
-        with default_attention():
-            plain.step(*batches[number % STEPS])
-
-    return (
-        compare(own_step(task, batches), plain_step) | data_cost(task.batches(0)) | {"state_mb": task.state.megabytes()}
-    )
+    whole = list(islice(task.train.training_batches(params.seed, params.ar.batch, 0, STEPS, 0, 1), STEPS))
+    return compare(own_step(task, batches), lambda number: plain.step(*whole[number % STEPS]), accelerator) | {
+        **data_cost(task.batches(0)),
+        "state_mb": task.state.megabytes(),
+    }
 
 
 def own_step(task: Any, batches: list[Any]) -> Step:
@@ -82,30 +81,51 @@ def own_step(task: Any, batches: list[Any]) -> Step:
     def step(number: int) -> None:
         losses = task.gradients(number, batches[number % STEPS])
         norms = {name: gradient_norm(optimizer) for name, optimizer in task.state.optimizers.items()}
-        torch.stack([*losses.values(), *norms.values()]).tolist()
+        task.accelerator.reduce(torch.stack([*losses.values(), *norms.values()]), "mean").tolist()
         task.update(number, norms)
 
     return step
 
 
-def compare(own: Step, plain: Step) -> dict[str, float]:
-    """Seconds of each side's fastest round per step, taking turns, and how many times faster ours is."""
-    seconds: dict[Step, list[float]] = {own: [], plain: []}
-    for step in (own, plain):
-        for number in range(WARMUP):
-            step(number)
-    for _ in range(ROUNDS):
-        for step, measured in seconds.items():
-            began = time.perf_counter()
-            for number in range(1, STEPS + 1):  # none is a step of the R1 penalty, which few are
-                step(number)
-            measured.append((time.perf_counter() - began) / STEPS)
-    fastest = {name: min(seconds[step]) for name, step in (("own", own), ("plain", plain))}
+def compare(own: Step, plain: Step, accelerator: Accelerator) -> dict[str, float]:
+    """Seconds of each side's median step, taking turns, and how many times faster ours is."""
+    seconds: dict[str, list[float]] = {"own": [], "plain": []}
+    for turn in range(ROUNDS + 1):
+        timed(own, seconds["own"], warmup=not turn)
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            with all_cores(), torch_alone():
+                timed(plain, seconds["plain"], warmup=not turn)
+        accelerator.wait_for_everyone()
+    if not accelerator.is_main_process:
+        return {}
+    medians = {side: statistics.median(measured) for side, measured in seconds.items()}
     return {
-        "step_seconds": round(fastest["own"], 4),
-        "plain_step_seconds": round(fastest["plain"], 4),
-        "times_faster": round(fastest["plain"] / fastest["own"], 2),
+        "step_seconds": round(medians["own"], 4),
+        "plain_step_seconds": round(medians["plain"], 4),
+        "times_faster": round(medians["plain"] / medians["own"], 2),
     }
+
+
+def timed(step: Step, measured: list[float], warmup: bool) -> None:
+    """Append the seconds of each of some steps, none of which is one of the R1 penalty, which few are."""
+    for number in range(1, 1 + (WARMUP if warmup else STEPS)):
+        began = time.perf_counter()
+        step(number)
+        if not warmup:
+            measured.append(time.perf_counter() - began)
+
+
+@contextmanager
+def all_cores() -> Iterator[None]:
+    """One thread on every core of the launch while the context lasts."""
+    own, threads = os.sched_getaffinity(0), torch.get_num_threads()
+    cores = os.sched_getaffinity(os.getppid()) if "RANK" in os.environ else own
+    os.sched_setaffinity(0, cores)
+    torch.set_num_threads(len(cores))
+    yield
+    os.sched_setaffinity(0, own)
+    torch.set_num_threads(threads)
 
 
 def data_cost(batches: Iterator[Any]) -> dict[str, Any]:

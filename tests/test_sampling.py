@@ -16,6 +16,7 @@ from tiny import tiny_params
 
 from prologue.core.errors import PrologueError
 from prologue.core.params import Params, TransformerParams
+from prologue.core.precision import settle
 from prologue.models.ar import ARConfig, ARModel
 from prologue.models.saved import load_ar
 from prologue.models.vocabulary import Vocabulary
@@ -116,11 +117,11 @@ def test_the_same_image_whatever_is_drawn_beside_it(guidance: Guidance | None) -
     ar = ARModel(ARConfig(vocabulary=vocabulary, transformer=TransformerParams(layers=3, dim=192)))
     for parameter in ar.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
-    classes, seeds = torch.arange(40) % 10, [(7, image) for image in range(40)]
+    classes, seeds = torch.arange(70) % 10, [(7, image) for image in range(70)]
     together = generate(ar, classes, guidance, seeds=seeds)
     assert together.prologue is not None
     torch.set_num_threads(2)  # nor does the number of threads matter to the blocks' shape
-    for start, stop in ((0, 1), (5, 8), (3, 20), (17, 40)):
+    for start, stop in ((0, 1), (5, 8), (3, 68), (17, 70)):
         part = generate(ar, classes[start:stop], guidance, seeds=seeds[start:stop])
         assert part.prologue is not None
         assert torch.equal(part.prologue, together.prologue[start:stop])
@@ -183,7 +184,7 @@ def test_a_killed_run_goes_on_and_two_processes_draw_the_same(
     trained: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preloaded: Preloaded
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    params = tiny_params(sampling__images=40)
+    params = tiny_params(sampling__images=150)
     write(params, trained, shards, "whole")
     with monkeypatch.context() as patch:
         record_calls(patch, image_sampling, "decode", dies_after=2)
@@ -191,10 +192,10 @@ def test_a_killed_run_goes_on_and_two_processes_draw_the_same(
             write(params, trained, shards, "again")
     drawn = record_calls(monkeypatch, image_sampling, "decode")
     write(params, trained, shards, "again")
-    assert len(drawn) == 3 + 3 - 2  # blocks of 16 in each of two runs
+    assert len(drawn) == 3 + 3 - 2  # blocks of 64 in each of two runs
     code = (
         "from pathlib import Path\nfrom tiny import tiny_params\nfrom prologue.pipeline.samples import make_samples\n"
-        "make_samples(tiny_params(sampling__images=40), *map(Path, sys.argv[1:]), Path('two'), Path('two_figures'))\n"
+        "make_samples(tiny_params(sampling__images=150), *map(Path, sys.argv[1:]), Path('two'), Path('two_figures'))\n"
     )
     run_on_two(preloaded, tmp_path, code, trained / "ar", trained / "tokenizer", trained / "tokens", shards)
     for run in ("cfg", "no_cfg"):
@@ -205,7 +206,8 @@ def test_a_killed_run_goes_on_and_two_processes_draw_the_same(
 
 def test_the_params_of_a_run_reach_the_sampler(trained: Path) -> None:
     overrides = {"sampling__cfg__visual__guidance": 3.5, "sampling__no_cfg__prologue__top_k": 2}
-    samplers = token_samplers(load_ar(trained / "ar"), tiny_params(**overrides).sampling)
+    params = settle(tiny_params(**overrides))
+    samplers = token_samplers(load_ar(trained / "ar"), params.sampling)
     assert samplers["cfg"].guidance.visual == 3.5
     assert samplers["no_cfg"].guidance is None
     assert samplers["no_cfg"].choices.prologue.top_k == 2

@@ -7,7 +7,6 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-import torch._dynamo
 from accelerate import Accelerator
 
 from prologue.core.launch import own_cores
@@ -39,6 +38,8 @@ def compiled(function: Callable[..., T]) -> Callable[..., T]:
     backend = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower()
     if backend == "no":
         return function
+    import torch._dynamo  # takes seconds to load
+
     torch._dynamo.config.recompile_limit = 256  # blocks share their code, each with weights of its own
     result: Callable[..., T] = torch.compile(function, backend=backend, dynamic=False)
     return result

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from prologue.core.errors import PrologueError
@@ -19,9 +18,9 @@ from prologue.core.runtime import start_accelerator
 from prologue.core.sharing import gather_blocks, own_block
 from prologue.data.images import MANIFEST, ImageShards
 from prologue.data.loader import view_batches
+from prologue.evaluation.pairs import reconstruction_pairs
 from prologue.evaluation.reference import load_reference
 from prologue.figures.codebooks import draw_code_usage
-from prologue.figures.grids import image_grid
 from prologue.frozen.extractor import Extractor
 from prologue.frozen.perceptual import PerceptualLoss
 from prologue.measures.codebooks import codebook_usage, count_codes
@@ -126,19 +125,6 @@ def _reconstruct_block(
 def _code_counts(tokenizer: Tokenizer, rows: dict[str, Tensor]) -> dict[str, Tensor]:
     """How often each code of each codebook stands for an image."""
     return {name: count_codes(rows[name], codes) for name, codes in tokenizer.codebooks.items()}
-
-
-def reconstruction_pairs(
-    tokenizer: Tokenizer, images: ImageShards, chosen: NDArray[np.int64], columns: int
-) -> Image.Image:
-    """Pairs of rows of the chosen images: originals above reconstructions."""
-    device = next(tokenizer.parameters()).device
-    views, _ = next(view_batches(images, tokenizer.config.image_size, "center", chosen, len(chosen)))
-    originals = views[:, 0]
-    copies = to_uint8(tokenizer.decode(tokenizer.encode(originals.to(device)).visual)).cpu()
-    pairs = zip(originals.split(columns), copies.split(columns), strict=True)
-    rows = torch.cat([row for pair in pairs for row in pair]).permute(0, 2, 3, 1).numpy()
-    return image_grid(rows, columns, ["original", "reconstruction"] * (len(chosen) // columns))
 
 
 def classes_in_turn(labels: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -1,18 +1,20 @@
 """Frozen networks, loaded from their weights files."""
 
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import lpips
 import timm
 import torch
 from timm.layers.norm_act import BatchNormAct2d
 from timm.models.efficientnet import EfficientNet
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
-from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from prologue.core.errors import PrologueError
 from prologue.frozen.weights import require
+
+if TYPE_CHECKING:  # each takes a while to load, and most runs need neither
+    import lpips
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -38,12 +40,14 @@ def lite_input(pixels: Tensor) -> Tensor:
     return ((pixels - 127) / 128).contiguous(memory_format=torch.channels_last)
 
 
-def lpips_vgg16() -> lpips.LPIPS:
+def lpips_vgg16() -> "lpips.LPIPS":
     """Frozen LPIPS on VGG16: two float (N, 3, H, W) in [-1, 1] -> (N, 1, 1, 1).
 
     Raises:
         PrologueError: the weights are missing or not the published ones.
     """
+    import lpips
+
     path = require("vgg16")
     network = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False)  # the heads ship with lpips, the trunk does not
     trunk = torch.load(path, map_location="cpu", weights_only=True)
@@ -64,12 +68,14 @@ def convnext_small() -> nn.Module:
     return _frozen(timm.create_model("convnext_small.fb_in1k", pretrained=True, pretrained_cfg_overlay={"file": file}))
 
 
-def inception() -> FeatureExtractorInceptionV3:
+def inception() -> "FeatureExtractorInceptionV3":
     """Frozen Inception 2015-12-05: uint8 (N, 3, H, W) -> pool (N, 2048), logits without bias (N, 1008).
 
     Raises:
         PrologueError: the weights are missing or not the published ones.
     """
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
     path = require("inception")  # verified before torch-fidelity unpickles it
     layers = ["2048", "logits_unbiased"]
     return FeatureExtractorInceptionV3("inception-v3-compat", layers, feature_extractor_weights_path=str(path))

@@ -38,10 +38,11 @@ C_TYPES = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "n": ctypes.c_int, "f": ct
 
 
 def usable(*tensors: Tensor) -> bool:
-    """Whether the kernels can serve: fp32 or bf16 on a CPU, and no compiler at work that fuses by itself."""
+    """Whether the kernels can serve: fp32 or bf16 on a CPU, in memory, and no compiler at work that fuses by itself."""
     if torch.compiler.is_compiling() or library() is None:
         return False
-    return all(tensor.device.type == "cpu" and tensor.dtype in TYPES for tensor in tensors)
+    plain = all(type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors)  # others may hold no numbers
+    return plain and all(tensor.device.type == "cpu" and tensor.dtype in TYPES for tensor in tensors)
 
 
 def call(

@@ -5,7 +5,7 @@ import torch
 from PIL.Image import Image
 
 from prologue.data.images import ImageShards
-from prologue.evaluation.reconstruction import reconstruction_pairs
+from prologue.evaluation.pairs import reconstruction_pairs
 from prologue.figures.grids import image_grid
 from prologue.figures.samples import COLUMNS
 from prologue.models.ar import ARModel

@@ -39,7 +39,7 @@ def import_tokenizer(params: Params, shards: Path, output: Path, curves: Path) -
     if params.prologue.mode == "post" and not tokenizer.prologue_tokens:
         del described["prologue.mode"]  # stage attach adds the prologue
     check_params(params, described, own.path)
-    measured = validate_tokenizer(tokenizer.to(accelerator.device), None, ImageShards(shards, "val"))
+    measured = validate_tokenizer(tokenizer.to(accelerator.device), None, ImageShards(shards, "val"), accelerator)
     if accelerator.is_main_process:
         save_model(output, tokenizer)
         write_no_curves(curves)

@@ -73,9 +73,16 @@ def _attend_by_kernels(block: Block, x: Tensor, rotary: Tensor, cache: Tensor, p
     q, attended = torch.empty_like(keys[:, :, new]), torch.empty_like(keys[:, :, new])
     scales = torch.cat((attention.q_norm.scale, attention.k_norm.scale))
     write_heads(attention.qkv(block.attention_norm(x)), rotary, scales, q, keys[:, :, new], values[:, :, new])
-    length, count = keys.shape[2], q.numel() // HEAD_DIM
-    kernels.call("decode_attention", q.dtype, q, keys, values, attended, count, length, position + 1)
+    attend_cached(q, keys, values, attended, position + 1)
     return attended
+
+
+def attend_cached(q: Tensor, keys: Tensor, values: Tensor, attended: Tensor, seen: int) -> None:
+    """Attention of queries (rows, heads, 1, 64) over the first `seen` keys and values (rows, heads, length, 64).
+
+    Writes `attended`, like q; only where the kernels serve.
+    """
+    kernels.call("decode_attention", q.dtype, q, keys, values, attended, q.numel() // HEAD_DIM, keys.shape[2], seen)
 
 
 def for_inference(ar: ARModel) -> ARModel:

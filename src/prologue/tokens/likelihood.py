@@ -3,8 +3,10 @@
 import numpy as np
 import numpy.typing as npt
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
+from prologue.core.sharing import gather_blocks, own_block
 from prologue.measures.likelihood import same_class_partners, summarise
 from prologue.models.ar import ARModel
 from prologue.tokens.cache import TokenCache
@@ -13,14 +15,20 @@ MAX_BATCH = 250
 MAX_LOGITS = 2**25  # of a batch; ImageNet's vocabulary over all positions of 250 images would take gigabytes
 
 
-def evaluate_likelihood(ar: ARModel, cache: TokenCache, images: npt.NDArray[np.int64]) -> dict[str, float]:
+def evaluate_likelihood(
+    ar: ARModel, cache: TokenCache, images: npt.NDArray[np.int64], accelerator: Accelerator
+) -> dict[str, float]:
     """Cross-entropy of the cache's `images` (indices) given their classes, in nats per token of each segment.
+
+    All processes share the images.
 
     With a prologue also `prologue_gain_nats`: how much lower the loss of an image's visual tokens is, in nats per
     image, with its own prologue than with another image's of the same class. It estimates the information that the
     prologue carries about the visual tokens beyond the class.
     """
-    return summarise(token_losses(ar, cache, images), ar.vocabulary)
+    own = token_losses(ar, cache, images[own_block(len(images), accelerator)])
+    rows = {name: gather_blocks(values, len(images), accelerator) for name, values in own.items()}
+    return summarise(rows, ar.vocabulary)
 
 
 @torch.no_grad()

@@ -114,4 +114,4 @@ class ARTask:
 
     def validate(self) -> dict[str, float]:
         """Loss and prologue gain of the raw weights on up to 1,000 validation images."""
-        return evaluate_likelihood(self.model.eval(), self.val, spread(len(self.val)))
+        return evaluate_likelihood(self.model.eval(), self.val, spread(len(self.val)), self.accelerator)

@@ -145,4 +145,4 @@ class ImageTask(ABC):
     def validate(self) -> dict[str, float]:
         """Reconstruction, codebook usage and AR loss of the EMA tokenizer on validation images."""
         with self.autocast():
-            return validate_tokenizer(self.ema.model, self.joint_ar, self.val_images)
+            return validate_tokenizer(self.ema.model, self.joint_ar, self.val_images, self.accelerator)
