@@ -13,7 +13,7 @@ from prologue.core.params import ARParams, Stage1Params
 from prologue.frozen.weights import require
 from prologue.models import kernels, transformer
 from prologue.models.ar import ARModel
-from prologue.models.discriminator import Discriminator
+from prologue.models.discriminator import Discriminator, GlobalBatchNorm
 from prologue.models.dropout import RowDropout
 from prologue.models.tokenizer import Tokenizer, Tokens
 from prologue.training.adversarial import LeCam, discriminator_loss, generator_loss, r1_penalty
@@ -78,6 +78,10 @@ class PlainStage1:
             LeCam(),
             PlainPerceptual(),
         )
+        for name, module in list(self.discriminator.named_modules()):  # ours is over the batches of all processes
+            if isinstance(module, GlobalBatchNorm):
+                plain = nn.BatchNorm2d(len(module.weight), track_running_stats=False)
+                self.discriminator.set_submodule(name, plain)
         self.tokenizer_optimizer = adamw(tokenizer, (0.0, 0.99), 0.0)
         self.ar_optimizer = adamw(ar, (0.9, 0.99), params.ar_weight_decay)
         self.discriminator_optimizer = adamw(self.discriminator, (0.0, 0.99), 1e-4)

@@ -29,7 +29,7 @@ from prologue.sampling.decoding import Decoder, attend_cached, for_inference
 from prologue.sampling.generation import TokenSampler
 from prologue.sampling.images import DTYPES
 
-IMAGES, ROUNDS = 16, 3
+IMAGES, ROUNDS = 16, 2
 VOCABULARY = Vocabulary(
     visual_codebook=16384, prologue_codebook=1024, visual_tokens=256, prologue_tokens=16, classes=1000
 )

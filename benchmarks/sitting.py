@@ -55,7 +55,7 @@ def _seconds_of_others() -> dict[str, float]:
         fields, process = rest.split(), int(folder.name)
         parents[process], names[process] = int(fields[1]), head.partition("(")[2]
         seconds[process] = (int(fields[11]) + int(fields[12])) / TICKS
-    root = os.getppid() if "RANK" in os.environ else os.getpid()  # the launcher of all processes, or this one
+    root = os.getppid() if "RANK" in os.environ else os.getpid()  # torchrun, or this process
     own = {root}
     while True:
         family = {child for child, parent in parents.items() if parent in own} | own

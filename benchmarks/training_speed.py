@@ -1,11 +1,11 @@
 """Steps per second of both training stages against a plain fp32 eager loop of the same models, in one run.
 
-    python -m prologue.core.launcher benchmarks/training_speed.py    # after `dvc repro`: it reads shards and tokens
+    python benchmarks/training_speed.py     # after `dvc repro`, whose shards and tokens it reads
+    torchrun --standalone --nproc_per_node 2 benchmarks/training_speed.py     # ours on two processes
 
-Ours runs as the pipeline's stages do, on as many processes as the launcher starts (PROLOGUE_PROCESSES=1 for one of all
-cores); the plain loop is one process of all cores. Sizes and batches are those of params.yaml. Both sides take turns,
+The plain loop is always one process of all cores. Sizes and batches are those of params.yaml. Both sides take turns,
 and the ratio is of their median steps. Also what a batch of data costs beside a step, and the memory of weights, EMA
-and optimizers. Writes reports/benchmarks/training_speed_PROCESSES.json.
+and optimizers. Writes reports/benchmarks/training_speed.json, or training_speed_processes.json of several processes.
 """
 
 import os
@@ -46,7 +46,8 @@ def main() -> None:
         result = {"stage1": stage1(params, accelerator), "stage2": stage2(params, accelerator)}
     if is_main_process():
         how = {"processes": accelerator.num_processes, "threads_of_each": torch.get_num_threads()}
-        sitting.write(f"training_speed_{accelerator.num_processes}", how | {"precision": params.precision} | result)
+        name = "training_speed" if accelerator.num_processes == 1 else "training_speed_processes"
+        sitting.write(name, how | {"precision": params.precision} | result)
 
 
 def stage1(params: Params, accelerator: Accelerator) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""What each stage depends on beside its data: its code, and what the mode makes of its params."""
+"""What each stage depends on beside its data: its code, and the plan of a training."""
 
 from pathlib import Path
 
 from prologue.core.stage import run_stage
 from prologue.pipeline.plan import write_plans
 
-run_stage("plan", lambda params: write_plans(params, stages=Path("stages"), output=Path("data/plan")))
+run_stage("plan", lambda params: write_plans(params, stages=Path("stages"), output=Path("data/plan")), processes="one")

@@ -14,4 +14,5 @@ run_stage(
         curves=Path("reports/curves"),
         output=Path("reports/index.html"),
     ),
+    processes="one",
 )

@@ -3,8 +3,7 @@
 import argparse
 
 from prologue.cli.commands import Commands
-from prologue.core.launch import own_cores
-from prologue.core.launcher import most_at_once
+from prologue.core.slots import most_jobs
 
 
 def add_to(commands: Commands) -> None:
@@ -16,7 +15,7 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--jobs",
         type=int,
-        default=most_at_once(own_cores()),
+        default=most_jobs(),
         help="experiments at once, each on cores of its own (default: %(default)s, one per core of a CPU)",
     )
     parser.set_defaults(run=run)

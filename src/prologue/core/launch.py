@@ -1,12 +1,26 @@
 """Which process of a launch this is, what of the machine it may use, and how it shows progress; needs no torch."""
 
 import os
+import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TypeVar
 
 from tqdm import tqdm
 
 T = TypeVar("T")
+LAUNCHED = {"PROLOGUE_LAUNCH", "RANK", "ACCELERATE_MIXED_PRECISION"}  # the user, torchrun, Accelerate for one process
+
+
+def launch_as_configured() -> None:
+    """Start this program again by `accelerate launch` where `accelerate config` was run.
+
+    Not where a launcher has started it already, or `PROLOGUE_LAUNCH` names another.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface"
+    config = Path(os.environ.get("HF_HOME", cache)).expanduser() / "accelerate" / "default_config.yaml"
+    if config.is_file() and not LAUNCHED & os.environ.keys():
+        os.execv(sys.executable, [sys.executable, "-m", "accelerate.commands.launch", "--quiet", *sys.argv])
 
 
 def rank() -> int:

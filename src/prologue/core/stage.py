@@ -5,24 +5,30 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from prologue.core.errors import PrologueError
 from prologue.core.files import write_json
-from prologue.core.launch import is_main_process, world_size
+from prologue.core.launch import is_main_process, launch_as_configured, world_size
 from prologue.core.machine import cpu_name
 from prologue.core.params import Params
 from prologue.core.params_file import load_params
+from prologue.core.slots import take_slot
 
 METRICS = Path("reports/metrics")
 Work = Callable[[Params], dict[str, Any]]
 
 
-def run_stage(name: str, work: Work) -> None:
+def run_stage(name: str, work: Work, processes: Literal["configured", "one"] = "configured") -> None:
     """Validate params, run `work`, write the metrics it returns, if any, to reports/metrics/NAME.json.
 
-    Errors meant for the user are printed without a traceback; the exit status is then 1.
+    It runs on the processes that were `configured` for this machine, or on `one`. Errors meant for the user are printed
+    without a traceback; the exit status is then 1.
     """
+    if processes == "configured":
+        launch_as_configured()
+    if world_size() == 1:
+        take_slot()
     started = time.perf_counter()
     try:
         metrics = work(load_params())

@@ -15,7 +15,7 @@ from dvc.repo import Repo
 
 from prologue.core.errors import PrologueError
 from prologue.core.files import parse_yaml
-from prologue.core.launcher import SLOTS
+from prologue.core.slots import SLOTS
 from prologue.core.variants import experiment_flags, override
 from prologue.core.work import work_root
 from prologue.studies.definition import StudyRow
