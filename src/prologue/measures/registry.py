@@ -24,7 +24,7 @@ STAGES = {  # in the order of the DAG, with what each is called
     "sweep": "Sweep of a sampling setting",
     "probe": "Linear probe",
 }
-COST = re.compile(r"seconds|peak_memory_mb|steps|parameters(\..+)?|state_mb\..+|.*_per_second(\..+)?")
+COST = re.compile(r"seconds|peak_memory_mb|steps|parameters(\..+)?|state_mb\..+|spent_seconds\..+|.*_per_second(\..+)?")
 
 
 @dataclass(frozen=True)

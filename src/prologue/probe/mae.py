@@ -114,6 +114,7 @@ class ProbeTask:
         self.heads = {
             part: ProbeHead(rows.shape[1], len(val.classes)).to(accelerator.device) for part, rows in self.val.items()
         }
+        self.spent: dict[str, float] = {}
         self.state = TrainingState({**self.heads}, {part: build_lars(head) for part, head in self.heads.items()})
 
     def autocast(self) -> torch.autocast:

@@ -91,7 +91,7 @@ def _costs(metrics: Metrics) -> list[dict[str, Any]]:
     rows = []
     for stage in [*STAGES, *(stage for stage in metrics if stage not in STAGES)]:
         values = metrics.get(stage, {})
-        parameters, rates, state = [], [], []
+        parameters, rates, state, spent = [], [], [], []
         for key, value in values.items():
             if value is None:  # a stage resumed after its last step has no speed
                 continue
@@ -101,6 +101,8 @@ def _costs(metrics: Metrics) -> list[dict[str, Any]]:
                 rates.append(f"{match[2]} {number(value)} {match[1]}/s".strip())
             if match := re.fullmatch(r"state_mb\.(.*)", key):
                 state.append(f"{match[1]} {number(value)} MB")
+            if match := re.fullmatch(r"spent_seconds\.(.*)", key):
+                spent.append(f"{match[1]} {duration(value)}")
         rows.append(
             {
                 "stage": stage,
@@ -110,6 +112,7 @@ def _costs(metrics: Metrics) -> list[dict[str, Any]]:
                 "megabytes": values.get("peak_memory_mb", ""),
                 "memory": f"{values['peak_memory_mb']:,} MB" if "peak_memory_mb" in values else "",
                 "state": state,
+                "spent": spent,
                 "steps": f"{values['steps']:,}" if "steps" in values else "",
                 "parameters": parameters,
                 "rates": rates,

@@ -70,6 +70,7 @@ class ARTask:
         self.optimizer = build_adamw(self.model, BETAS, self.params.weight_decay, self.params.gate_lr_scale)
         self.state = TrainingState({"ar": self.model, "ema": self.ema.model}, {"ar": self.optimizer})
         self.ar = prepare(self.model, accelerator)
+        self.spent: dict[str, float] = {}
 
     def batches(self, start: int) -> Iterator[tuple[Tokens, Tensor]]:
         """Tokens and labels of steps start, start + 1, ..."""

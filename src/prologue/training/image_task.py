@@ -60,6 +60,7 @@ class ImageTask(ABC):
         self.joint_ar: ARModel | None = None
         if plan.joint_ar is not None:
             self._add_joint_ar(plan.joint_ar)
+        self.spent: dict[str, float] = {}
         self.usage = CodebookUsage(tokenizer.codebooks, self.params.min_usage, accelerator)
 
     def _add_joint_ar(self, plan: JointARPlan) -> None:

@@ -28,6 +28,7 @@ class Task(Protocol[Batch]):
     """One kind of training: what a step computes and changes, what validation measures, and all of its state."""
 
     state: TrainingState
+    spent: dict[str, float]  # seconds of named parts of the steps so far, where they are known
 
     @property
     def schedule(self) -> Schedule | CosineSchedule:
@@ -79,8 +80,8 @@ def train(
     """Run a task from its newest checkpoint to the last step; `draw` makes a picture of each validation.
 
     Returns:
-        steps, images per second, memory of the training state, work of another origin that was gone on from, and val,
-        the measurements of the last validation.
+        steps, images per second, memory of the training state, seconds spent on steps and their parts, on data and on
+        validation, work of another origin that was gone on from, and val, the measurements of the last validation.
 
     Raises:
         PrologueError: a loss or gradient is not finite; the message names the step, the term and the module.
@@ -94,14 +95,17 @@ def train(
     curves = Curves(checkpoints.curves, accelerator.is_main_process)
     recent: list[dict[str, float]] = []
     validation: dict[str, float] = {}
-    seconds = 0.0
+    spent = {"data": 0.0, "steps": 0.0, "validation": 0.0}
+    ended = time.perf_counter()
     numbers = progress(range(start, steps), checkpoints.stage, "step", total=steps, initial=start)
     with stop_requests() as request:
         for step, batch in zip(numbers, task.batches(start), strict=False):
             began = time.perf_counter()
+            spent["data"] += began - ended
             losses, stop = _step(task, step, batch, seed, request, accelerator)
             recent.append(losses)
-            seconds += time.perf_counter() - began
+            stepped = time.perf_counter()
+            spent["steps"] += stepped - began
             done = step + 1
             if done % params.log_every == 0:
                 curves.log(done, "train", _mean(recent) | task.measure(done))
@@ -111,6 +115,8 @@ def train(
                 curves.log(done, "val", validation)
                 if draw is not None:
                     curves.show(done, draw)
+            ended = time.perf_counter()
+            spent["validation"] += ended - stepped
             due = done % params.checkpoint_every == 0 or done == steps or stop
             if due and accelerator.is_main_process:
                 checkpoints.save(task.state, done)
@@ -119,7 +125,8 @@ def train(
     trained = (steps - start) * params.batch
     metrics: dict[str, Any] = {"steps": steps}
     if trained:
-        metrics["images_per_second"] = round(trained / seconds, 1)
+        metrics["images_per_second"] = round(trained / spent["steps"], 1)
+        metrics["spent_seconds"] = {part: round(seconds, 1) for part, seconds in (spent | task.spent).items()}
     metrics["state_mb"] = task.state.megabytes()
     if checkpoints.adopted:
         metrics["resumed_from"] = checkpoints.adopted

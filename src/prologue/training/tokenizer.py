@@ -1,6 +1,8 @@
 """Stage 1: the tokenizer, alone or jointly with an AR model (Sec. 2, App. E)."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from prologue.training.plan import TrainingPlan
 from prologue.training.prepare import prepare
 
 DISCRIMINATOR_WEIGHT_DECAY = 1e-4
+ImageLoss = Callable[[Tensor, Tensor], Tensor]  # of reconstructions and their targets, a scalar
 
 
 def train_tokenizer(
@@ -53,15 +56,22 @@ def tokenizer_config(plan: TrainingPlan) -> TokenizerConfig:
     return TokenizerConfig(image_size=plan.image_size, tokenizer=plan.tokenizer, prologue=plan.prologue)
 
 
+def mean_distance(distance: PerceptualLoss, fake: Tensor, real: Tensor) -> Tensor:
+    """Mean perceptual distance of a batch."""
+    mean: Tensor = distance(fake, real).mean()
+    return mean
+
+
 class TokenizerTask(ImageTask):
     """Alternating steps on one batch: encoder and decoder with all losses, then discriminator and AR model."""
 
     def __init__(self, plan: TrainingPlan, shards: Path, tokenizer: Tokenizer, accelerator: Accelerator) -> None:
         super().__init__(plan, shards, tokenizer, accelerator)
-        networks = {name: weight for name, weight in self.params.perceptual if weight}
-        self.perceptual = {
-            name: (PerceptualLoss(name).to(accelerator.device), weight) for name, weight in networks.items()
-        }
+        self.image_losses: dict[str, tuple[ImageLoss, float]] = {"l1": (F.l1_loss, self.params.l1)}
+        for name, weight in self.params.perceptual:
+            if weight:
+                distance = PerceptualLoss(name).to(accelerator.device)
+                self.image_losses[f"perceptual_{name}"] = (partial(mean_distance, distance), weight)
         self.discriminator: Discriminator | None = None
         if self.params.adversarial:
             self._add_discriminator()
@@ -74,6 +84,7 @@ class TokenizerTask(ImageTask):
         self.discriminate = prepare(self.discriminator, self.accelerator)
         self.wrapped.append(self.discriminate)
         self.optimize("discriminator", self.discriminator, TOKENIZER_BETAS, DISCRIMINATOR_WEIGHT_DECAY)
+        self.image_losses["adversarial"] = (self._adversarial, self.params.adversarial)
 
     def parts(self) -> dict[str, nn.Module]:
         """The networks whose parameters are counted in the metrics."""
@@ -88,7 +99,8 @@ class TokenizerTask(ImageTask):
         real = to_signed(part.images)
         losses, fake = self._tokenizer_gradients(part, real, fraction)
         if self.discriminator is not None:
-            losses |= self._discriminator_gradients(step, real, fake, fraction)
+            with self._timed("discriminator"):
+                losses |= self._discriminator_gradients(step, real, fake, fraction)
         return losses
 
     def update(self, step: int, norms: dict[str, Tensor]) -> None:
@@ -104,25 +116,41 @@ class TokenizerTask(ImageTask):
         """Step (a), and the AR model's half of step (b); returns losses and the detached reconstruction."""
         with self.autocast():
             output = self.tokenizer(part.images, routed_tau=self.plan.joint_ar and self.plan.joint_ar.routed_tau)
-            fake = output.reconstruction
-            losses = {"l1": (F.l1_loss(fake, real), self.params.l1), "vq": (output.visual.loss, 1.0)}
-            for name, (distance, weight) in self.perceptual.items():
-                losses[f"perceptual_{name}"] = (distance(fake, real).mean(), weight)
-            if self.discriminator is not None:
-                losses["adversarial"] = (generator_loss(self._frozen_discriminator(fake)), self.params.adversarial)
+            losses, gradient = self._image_losses(output.reconstruction, real)
+            losses["vq"] = output.visual.loss
             if self.joint_ar is not None:
-                losses["ar_loss"] = (self.joint_ar_loss(output, part), 1.0)
-        total = torch.stack([weight * loss for loss, weight in losses.values()]).sum()
-        self.accelerator.backward(fraction * total)
+                losses["ar_loss"] = self.joint_ar_loss(output, part)
+        rest = losses["vq"] + losses.get("ar_loss", 0.0)
+        self.accelerator.backward(fraction * (rest + (output.reconstruction * gradient).sum()))
         self.count_codes(output)
-        return {name: loss for name, (loss, _) in losses.items()}, fake.detach()
+        return losses, output.reconstruction.detach()
 
-    def _frozen_discriminator(self, images: Tensor) -> Tensor:
-        """Logits of the discriminator through which gradients flow to the images alone."""
+    def _image_losses(self, fake: Tensor, real: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Losses of the reconstruction, and the gradient of their weighted sum, like it.
+
+        They go backward by themselves, so that it is known what the networks cost that are no part of the product.
+        """
+        images, losses = fake.detach().requires_grad_(True), {}
+        for name, (loss, weight) in self.image_losses.items():
+            with self._timed("discriminator" if name == "adversarial" else name):
+                losses[name] = loss(images, real)
+                (weight * losses[name]).backward()
+        assert images.grad is not None
+        return losses, images.grad
+
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        """Add the seconds of a part to what is spent on it; not on a device that goes on while Python does."""
+        began = time.perf_counter()
+        yield
+        if self.accelerator.device.type == "cpu":
+            self.spent[part] = self.spent.get(part, 0.0) + time.perf_counter() - began
+
+    def _adversarial(self, fake: Tensor, real: Tensor) -> Tensor:
+        """Loss of the reconstruction by the discriminator, through which gradients flow to the images alone."""
         assert self.discriminator is not None
         frozen = {name: parameter.detach() for name, parameter in self.discriminator.named_parameters()}
-        logits: Tensor = functional_call(self.discriminator, frozen, (images,))
-        return logits
+        return generator_loss(functional_call(self.discriminator, frozen, (fake,)))
 
     def _discriminator_gradients(self, step: int, real: Tensor, fake: Tensor, fraction: float) -> dict[str, Tensor]:
         """Step (b) of the discriminator on the same images, float (b, 3, H, W) in [-1, 1]."""
