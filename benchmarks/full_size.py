@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from sitting import Sitting
 
-from prologue.core.files import write_json
 from prologue.core.params import Params
 from prologue.core.runtime import start_accelerator
 from prologue.core.variants import apply_overrides, load_variants
@@ -41,18 +41,14 @@ OVERRIDES = {
     "tokens.crops": "center",
     "ar.batch": BATCH,
 }
-OUTPUT = Path("reports/benchmarks/full_size.json")
 
 
 def main() -> None:
     params = apply_overrides(load_variants(["imagenet_b_b"]) | OVERRIDES)
     accelerator = start_accelerator()
-    result: dict[str, object] = {"batch": BATCH, "threads": torch.get_num_threads(), "torch": torch.__version__}
-    with tempfile.TemporaryDirectory() as folder:
-        result |= measure(params, Path(folder), accelerator)
-    write_json(OUTPUT, result)
-    for name, value in result.items():
-        print(f"{name:28} {value}")
+    with tempfile.TemporaryDirectory() as folder, Sitting() as sitting:
+        result = measure(params, Path(folder), accelerator)
+    sitting.write("full_size", {"batch": BATCH, "threads": torch.get_num_threads(), **result})
 
 
 def measure(params: Params, folder: Path, accelerator: Accelerator) -> dict[str, object]:

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from photos import write_photos
 from sharding import params_of
+from sitting import Sitting
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from prologue.core.files import write_json
 from prologue.core.params import AugmentParams
 from prologue.data.images import ImageShards
 from prologue.data.loader import training_batches
@@ -29,7 +29,6 @@ from prologue.data.transforms import random_crop
 
 PHOTOS, SIZE, BATCH, STEPS, ROUNDS, COMPARED = 1000, 256, 50, 10, 3, 200
 AUGMENT = {name: AugmentParams(max_scale=1.25, flip=True, decoder=name) for name in ("exact", "fast")}
-OUTPUT = Path("reports/benchmarks/loading.json")
 
 
 def image_folder(folder: Path) -> Iterator[object]:
@@ -69,7 +68,7 @@ def difference(images: ImageShards) -> dict[str, float]:
 
 def main() -> None:
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, Sitting() as sitting:
         folder = Path(name)
         write_photos(folder / "photos", PHOTOS)
         write_shards(params_of(folder / "photos"), 0, folder / "shards")
@@ -90,8 +89,7 @@ def main() -> None:
             "times_faster": {side: round(best[side] / best["image_folder"], 2) for side in ("exact", "fast")},
             "fast_from_exact_grey_levels": difference(images),
         }
-    write_json(OUTPUT, result)
-    print(result)
+    sitting.write("loading", result)
 
 
 if __name__ == "__main__":

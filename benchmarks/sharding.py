@@ -18,14 +18,14 @@ from pathlib import Path
 import yaml
 from photos import write_photos
 from PIL import Image
+from sitting import Sitting
 
-from prologue.core.files import remove, write_json
+from prologue.core.files import remove
 from prologue.core.params import DataParams
 from prologue.core.params_file import load_params
 from prologue.data.shards import write_shards
 
 PHOTOS, ROUNDS, MANY = 8000, 2, 200_000
-OUTPUT = Path("reports/benchmarks/sharding.json")
 
 
 def plain(source: Path, output: Path) -> None:
@@ -85,10 +85,9 @@ def memory(folder: Path) -> dict[str, int]:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, Sitting() as sitting:
         result = {"many": memory(Path(folder)), "photographs": compare(Path(folder))}
-    write_json(OUTPUT, result)
-    print(result)
+    sitting.write("sharding", result)
 
 
 if __name__ == "__main__":

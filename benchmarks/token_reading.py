@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from sitting import Sitting
 
 from prologue.core.files import write_json
 from prologue.data.order import epoch_indices
@@ -21,7 +22,6 @@ IMAGES, CROPS, SHARD, BATCH, STEPS, ROUNDS = 20_000, 10, 5000, 256, 20, 3
 VOCABULARY = Vocabulary(
     visual_codebook=16384, prologue_codebook=1024, visual_tokens=256, prologue_tokens=16, classes=1000
 )
-OUTPUT = Path("reports/benchmarks/token_reading.json")
 
 
 def write_both(folder: Path) -> None:
@@ -42,7 +42,7 @@ def write_both(folder: Path) -> None:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, Sitting() as sitting:
         folder = Path(name)
         write_both(folder)
         cache = TokenCache(folder, "train")
@@ -67,8 +67,7 @@ def main() -> None:
                 work()
                 best[side] = max(best[side], STEPS * BATCH / (time.perf_counter() - began))
     result = {f"{side}_images_per_second": round(rate) for side, rate in best.items()}
-    write_json(OUTPUT, result | {"times_faster": round(best["own"] / best["files"], 1)})
-    print(result, best["own"] / best["files"])
+    sitting.write("token_reading", result | {"times_faster": round(best["own"] / best["files"], 1)})
 
 
 if __name__ == "__main__":

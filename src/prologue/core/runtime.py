@@ -33,9 +33,13 @@ def loader_workers() -> int:
     return min(8, own_cores()) if torch.cuda.is_available() else 0
 
 
+def _compiler() -> str:
+    return os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower()
+
+
 def compiled(function: Callable[..., T]) -> Callable[..., T]:
     """The function compiled where this launch is configured to compile (`accelerate config`), else as it is."""
-    backend = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower()
+    backend = _compiler()
     if backend == "no":
         return function
     import torch._dynamo  # takes seconds to load
@@ -43,6 +47,11 @@ def compiled(function: Callable[..., T]) -> Callable[..., T]:
     torch._dynamo.config.recompile_limit = 256  # blocks share their code, each with weights of its own
     result: Callable[..., T] = torch.compile(function, backend=backend, dynamic=False)
     return result
+
+
+def never_compiled(function: Callable[..., T]) -> Callable[..., T]:
+    """The function kept out of what is compiled around it; asking torch for that takes seconds, where nothing is."""
+    return function if _compiler() == "no" else torch.compiler.disable(function)
 
 
 def seed_everything(*parts: int) -> None:

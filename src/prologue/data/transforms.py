@@ -11,9 +11,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as F
 
 from prologue.core.params import AugmentParams
 from prologue.data.images import open_image, to_rgb
@@ -68,6 +65,9 @@ def _exact_crop(data: bytes, size: int, augment: AugmentParams, rng: np.random.G
 
 
 def _fast_crop(data: bytes, size: int, augment: AugmentParams, rng: np.random.Generator) -> Tensor:
+    from torchvision.transforms.v2 import InterpolationMode  # takes seconds to load, and the exact way does without
+    from torchvision.transforms.v2 import functional as F
+
     pixels = _decode_fast(data)
     crop = _draw_crop(pixels.shape[2], pixels.shape[1], size, augment, rng)
     pixels = F.resize(pixels, [crop.height, crop.width], InterpolationMode.BICUBIC, antialias=True)
@@ -80,6 +80,8 @@ EXACT_OR_FAST = {"exact": _exact_crop, "fast": _fast_crop}
 
 def _decode_fast(data: bytes) -> Tensor:
     """Pixels of an image file, upright RGB uint8 (3, H, W): plain JPEGs by torchvision, all else by Pillow."""
+    from torchvision.io import ImageReadMode, decode_jpeg
+
     image = open_image(data)
     if image.format == "JPEG" and image.mode in ("RGB", "L"):
         encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prologue.core.runtime import never_compiled
+
 
 class InferenceLinear(nn.Module):
     """A linear layer without bias for products of always as many rows.
@@ -33,7 +35,7 @@ def _can_pack(weight: Tensor) -> bool:
     return weight.dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # compilers do not know the layout
+@never_compiled  # compilers do not know the layout
 def _packed_product(x: Tensor, weight: Tensor) -> Tensor:
     product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
     return product
