@@ -18,7 +18,7 @@ from pathlib import Path
 from sitting import Sitting
 
 BEFORE = "27f5723"
-IMAGES, ROUNDS = 2000, 3
+IMAGES, ROUNDS = 2000, 2
 DRAW = f"""
 import time, torch
 from prologue.core.launch import own_cores

@@ -19,7 +19,7 @@ from sitting import Sitting
 from torch import Tensor
 from torch.nn import functional as F
 
-from prologue.core.launch import own_cores
+from prologue.core.launch import own_threads
 from prologue.core.params import TransformerParams
 from prologue.models.ar import ARConfig, ARModel
 from prologue.models.transformer import Block, ar_hidden
@@ -104,7 +104,7 @@ def attention_speed(decoder: Decoder, position: int) -> float:
 def main() -> None:
     precision = sys.argv[1] if len(sys.argv) > 1 else "fp32"
     torch.manual_seed(0)
-    torch.set_num_threads(own_cores())
+    torch.set_num_threads(own_threads())
     ar = ARModel(ARConfig(vocabulary=VOCABULARY, transformer=SIZE)).eval()
     plain = for_inference(ar)
     sampler = TokenSampler(ar, GUIDANCE, Choices(), DTYPES[precision])

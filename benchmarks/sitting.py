@@ -21,31 +21,38 @@ class Sitting:
     """`with Sitting() as sitting: ...`, then `sitting.write(name, result)`."""
 
     def __enter__(self) -> "Sitting":
-        self.began, self.before, self.stolen = time.monotonic(), _seconds_of_others(), _stolen_seconds()
+        self.began, self.busy, (self.own, self.others) = time.monotonic(), _busy_seconds(), _seconds_of_processes()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         wall = time.monotonic() - self.began
-        used = {name: seconds - self.before.get(name, 0) for name, seconds in _seconds_of_others().items()}
-        shares = {name: seconds / wall for name, seconds in used.items()}
-        shares["the host (stolen time)"] = (_stolen_seconds() - self.stolen) / wall
-        self.disturbers = {name: round(share, 2) for name, share in shares.items() if share > DISTURBED}
+        own, others = _seconds_of_processes()
+        self.used_by_others = (_busy_seconds() - self.busy - (own - self.own)) / wall
+        used = {name: (seconds - self.others.get(name, 0)) / wall for name, seconds in others.items()}
+        self.disturbers = {name: round(share, 2) for name, share in used.items() if share > DISTURBED}
 
     def write(self, name: str, result: dict[str, Any]) -> None:
         """Print the result and write reports/benchmarks/NAME.json, with the CPU's name; refuses if disturbed."""
         result = {"cpu": cpu_name(), "cores": os.cpu_count(), "torch": torch.__version__, **result}
         print(result)
-        if self.disturbers:
-            sys.exit(f"disturbed, so not written: cores used by others {self.disturbers}")
+        if self.used_by_others > DISTURBED:
+            names = self.disturbers or "processes that have ended, or the host of this machine"
+            sys.exit(f"disturbed, so not written: others used {self.used_by_others:.2f} cores: {names}")
         write_json(OUTPUT / f"{name}.json", result)
 
 
-def _seconds_of_others() -> dict[str, float]:
-    """Processor seconds of all processes but those of this launch and what started it, by their command."""
+def _busy_seconds() -> float:
+    """Seconds that cores of this machine did not idle, those that its host gave to others among them."""
+    user, nice, system, _, _, _, _, stolen = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9])
+    return (user + nice + system + stolen) / TICKS
+
+
+def _seconds_of_processes() -> tuple[float, dict[str, float]]:
+    """Processor seconds of this launch with its ended children, and of every process beside it and what started it."""
     parents: dict[int, int] = {}
-    seconds: dict[int, float] = {}
+    seconds: dict[int, tuple[float, float]] = {}
     names: dict[int, str] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -54,21 +61,15 @@ def _seconds_of_others() -> dict[str, float]:
             continue
         fields, process = rest.split(), int(folder.name)
         parents[process], names[process] = int(fields[1]), head.partition("(")[2]
-        seconds[process] = (int(fields[11]) + int(fields[12])) / TICKS
+        alone, ended = sum(map(int, fields[11:13])) / TICKS, sum(map(int, fields[13:15])) / TICKS
+        seconds[process] = (alone, alone + ended)
     root = os.getppid() if "RANK" in os.environ else os.getpid()  # torchrun, or this process
     own = {root}
-    while True:
-        family = {child for child, parent in parents.items() if parent in own} | own
-        if family == own:
-            break
-        own = family
-    ancestor = root
+    while family := {child for child, parent in parents.items() if parent in own} - own:
+        own |= family
+    above, ancestor = set(), root
     while ancestor in parents:
-        own.add(ancestor)
+        above.add(ancestor)
         ancestor = parents[ancestor]
-    return {f"{names[process]} ({process})": used for process, used in seconds.items() if process not in own}
-
-
-def _stolen_seconds() -> float:
-    """Processor seconds of this machine that its host gave to others."""
-    return int(Path("/proc/stat").read_text().split("\n", 1)[0].split()[8]) / TICKS
+    others = {f"{names[process]} ({process})": seconds[process][0] for process in seconds.keys() - own - above}
+    return sum(seconds[process][1] for process in own if process in seconds), others

@@ -103,6 +103,13 @@ def test_attention_over_a_cache(dtype: torch.dtype) -> None:
     torch.testing.assert_close(attended.float(), expected, rtol=tolerance, atol=tolerance)
 
 
+def test_what_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match="9 tokens, but positions of 7"):
+        fused.heads(torch.randn(4, 9, 384), ROTARY, torch.ones(64), torch.ones(64))
+    with pytest.raises(ValueError, match="dropout of 3 rows has 4 keys"):
+        dropout(torch.randn(3, 7, 33))
+
+
 def test_without_a_compiler_torch_does_the_work(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -67,6 +67,7 @@ def test_without_jobs_all_cores_serve(script: Path) -> None:
 
 
 def test_jobs_leave_a_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PROLOGUE_LAUNCH", raising=False)
     assert 1 <= slots.most_jobs() <= len(CORES)
     monkeypatch.setattr(slots, "GPUS", ("/dev/null",))
     assert slots.most_jobs() == 1

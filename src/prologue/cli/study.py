@@ -13,10 +13,7 @@ def add_to(commands: Commands) -> None:
     parser.add_argument("--scale", default="default", help="smoke, default or imagenet (default: %(default)s)")
     parser.add_argument("--plan", action="store_true", help="only show what would run")
     parser.add_argument(
-        "--jobs",
-        type=int,
-        default=most_jobs(),
-        help="experiments at once, each on cores of its own (default: %(default)s, one per core of a CPU)",
+        "--jobs", type=int, help="experiments at once, each on cores of its own (default: one per core; 1 beside a GPU)"
     )
     parser.set_defaults(run=run)
 
@@ -29,4 +26,4 @@ def run(given: argparse.Namespace) -> None:
     if given.plan:
         print_plan(given.name, given.scale)
     else:
-        run(given.name, given.scale, given.jobs, write_study_page)
+        run(given.name, given.scale, given.jobs or most_jobs(), write_study_page)

@@ -103,4 +103,5 @@ def _data_files(folder: Path) -> tuple[Path, ...]:
     for path in folder.iterdir():
         if path.is_dir() and path.name != "__pycache__" and not (path / "__init__.py").is_file():
             found += [file for file in path.rglob("*") if file.is_file()]
-    return tuple(sorted(found))
+    kept = (path for path in found if not path.name.startswith(".") and not path.name.endswith("~"))  # editors leave
+    return tuple(sorted(kept))

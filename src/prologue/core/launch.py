@@ -17,10 +17,14 @@ def launch_as_configured() -> None:
 
     Not where a launcher has started it already, or `PROLOGUE_LAUNCH` names another.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface"
-    config = Path(os.environ.get("HF_HOME", cache)).expanduser() / "accelerate" / "default_config.yaml"
-    if config.is_file() and not LAUNCHED & os.environ.keys():
+    if accelerate_config().is_file() and not LAUNCHED & os.environ.keys():
         os.execv(sys.executable, [sys.executable, "-m", "accelerate.commands.launch", "--quiet", *sys.argv])
+
+
+def accelerate_config() -> Path:
+    """Where `accelerate config` writes."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface"
+    return Path(os.environ.get("HF_HOME", cache)).expanduser() / "accelerate" / "default_config.yaml"
 
 
 def rank() -> int:
@@ -39,11 +43,14 @@ def is_main_process() -> bool:
 
 
 def own_cores() -> int:
-    """Cores of this machine for each of the launch's processes on it; `PROLOGUE_THREADS` overrides the number."""
-    if threads := os.environ.get("PROLOGUE_THREADS"):
-        return int(threads)
+    """Cores of this machine for each of the launch's processes on it."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def own_threads() -> int:
+    """Threads that compute in this process: one per core of its own; `PROLOGUE_THREADS` overrides the number."""
+    return int(os.environ.get("PROLOGUE_THREADS") or own_cores())
 
 
 def progress(items: Iterable[T], label: str, unit: str, total: int | None = None, initial: int = 0) -> Iterator[T]:

@@ -1,6 +1,7 @@
 """`precision: auto`: the precision of matrix products that this machine is faster in, the same on all processes."""
 
 import time
+from contextlib import suppress
 from typing import Literal
 
 import torch
@@ -35,21 +36,24 @@ def settle(params: Params) -> Params:
 
 def faster_precision(accelerator: Accelerator) -> Literal["fp32", "bf16"]:
     """bf16 on GPUs that have units for it (CUDA 8.0 and later), and on CPUs whose products are faster in it."""
-    if accelerator.device.type == "cuda":
-        return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp32"
-    if accelerator.device.type != "cpu":
-        return "fp32"
-    chosen = ["bf16" if accelerator.is_main_process and _bf16_speedup() >= WORTH else "fp32"]
-    return broadcast_object_list(chosen)[0]
+    pays = False
+    if accelerator.is_main_process and accelerator.device.type == "cuda":
+        pays = torch.cuda.get_device_capability() >= (8, 0)
+    elif accelerator.is_main_process and accelerator.device.type == "cpu":
+        pays = _bf16_speedup() >= WORTH
+    return "bf16" if broadcast_object_list([pays])[0] else "fp32"
 
 
 def _bf16_speedup() -> float:
     """How many times faster than fp32 products of bf16 are on this CPU: timed once, then remembered in the cache."""
-    path = user_cache_path("prologue") / "precision" / f"{cpu_identity()}.json"
-    if not path.is_file():
-        seconds = {dtype: _product_seconds(dtype) for dtype in (torch.float32, torch.bfloat16)}
-        write_json(path, {"bf16_speedup": round(seconds[torch.float32] / seconds[torch.bfloat16], 2)})
-    speedup: float = read_json(path)["bf16_speedup"]
+    path = user_cache_path("prologue") / "precision" / f"{cpu_identity()}-{torch.__version__}.json"
+    if path.is_file():
+        known: float = read_json(path)["bf16_speedup"]
+        return known
+    seconds = {dtype: _product_seconds(dtype) for dtype in (torch.float32, torch.bfloat16)}
+    speedup = round(seconds[torch.float32] / seconds[torch.bfloat16], 2)
+    with suppress(OSError):  # timed again where nothing can be written
+        write_json(path, {"bf16_speedup": speedup})
     return speedup
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from prologue.core.launch import own_cores
+from prologue.core.launch import own_cores, own_threads
 from prologue.core.seeds import derive_seed
 
 T = TypeVar("T")
@@ -22,7 +22,7 @@ def start_accelerator() -> Accelerator:
     """
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")  # params say which precision
     if accelerator.device.type == "cpu":
-        torch.set_num_threads(own_cores())
+        torch.set_num_threads(own_threads())
     return accelerator
 
 

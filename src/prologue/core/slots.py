@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+from prologue.core.launch import accelerate_config
 from prologue.core.work import work_root
 
 SLOTS = "PROLOGUE_SLOTS"  # in the environment: so many jobs share the cores
@@ -13,12 +14,28 @@ GPUS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA, AMD, either under W
 
 
 def most_jobs() -> int:
-    """How many jobs run best at once: one per core that has memory enough; 1 beside a GPU or off Linux."""
+    """How many jobs run best at once: one per core that has memory enough.
+
+    1 beside a GPU, off Linux, and where a launcher was configured that starts several processes by itself.
+    """
     if sys.platform != "linux" or any(map(os.path.exists, GPUS)):
+        return 1
+    if "PROLOGUE_LAUNCH" in os.environ or accelerate_config().is_file():
         return 1
     lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
     free = 1024 * next(int(words[1]) for words in lines if words[0] == "MemAvailable:")
-    return max(1, min(len(os.sched_getaffinity(0)), free // MEMORY))
+    memory, quota = _limit("memory.max"), _limit("cpu.max")  # of the container
+    jobs = [len(os.sched_getaffinity(0)), free // MEMORY]
+    jobs += [int(memory[0]) // MEMORY] if memory else []
+    jobs += [int(quota[0]) // int(quota[1])] if quota else []
+    return max(1, min(jobs))
+
+
+def _limit(name: str) -> list[str]:
+    """The words of a limit of this process's control group; none where it has no limit."""
+    path = Path("/sys/fs/cgroup") / name
+    words = path.read_text().split() if path.is_file() else ["max"]
+    return [] if words[0] == "max" else words
 
 
 def take_slot() -> None:
@@ -40,3 +57,4 @@ def take_slot() -> None:
             continue
         os.sched_setaffinity(0, cores[slot::slots])  # the lock stays open until the process ends
         return
+    print(f"no free slot of {SLOTS}={slots}: this job shares the cores of others, which slows all", file=sys.stderr)

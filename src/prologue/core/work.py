@@ -12,6 +12,7 @@ from typing import IO, Any
 
 from prologue.core.code import code_digests
 from prologue.core.dotted import effective
+from prologue.core.errors import PrologueError
 from prologue.core.files import read_json, remove, sha256, write_json
 from prologue.core.launch import is_main_process
 
@@ -59,8 +60,14 @@ def work_root() -> Path:
 
 
 def open_work(folder: Path, origin: Origin) -> None:
-    """Make a folder of unfinished work hold that of one origin: of another, what it holds is removed."""
-    if read_origin(folder) != origin:
+    """Make a folder of unfinished work hold that of one origin: of another, what it holds is removed.
+
+    Raises PrologueError where a file says what it is of and cannot be read.
+    """
+    known = read_origin(folder)
+    if known is None and (folder / MADE_OF).is_file():
+        raise PrologueError(f"{folder / MADE_OF} cannot be read; `rm -r {folder}` to start anew")
+    if known != origin:
         remove(folder)
         folder.mkdir(parents=True)
         write_json(folder / MADE_OF, asdict(origin))

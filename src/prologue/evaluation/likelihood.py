@@ -29,7 +29,7 @@ def evaluate_ar(ar_folder: Path, tokens: Path, figures: Path) -> dict[str, Any]:
     ar, cache = load_ar(ar_folder, accelerator.device), TokenCache(tokens, "val")
     own = own_block(len(cache), accelerator)
     chunks = progress(np.split(own, range(CHUNK, len(own), CHUNK)), "likelihood", f"{CHUNK} images")
-    parts = [token_losses(ar, cache, chunk) for chunk in chunks]
+    parts = [token_losses(ar, cache, chunk, entropies=True) for chunk in chunks]
     rows = {
         name: gather_blocks(torch.cat([part[name] for part in parts]), len(cache), accelerator) for name in parts[0]
     }

@@ -25,9 +25,11 @@ class RowDropout(nn.Module):
         self.keys = torch.zeros(0, dtype=torch.int32)  # no buffer: those of one process are sent to all others
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (B, T, dim) with one key per row -> like x."""
+        """x (B, T, dim) with one key per row -> like x. Raises ValueError for another number of keys."""
         if not self.training or not self.p:
             return x
+        if len(self.keys) != len(x):
+            raise ValueError(f"dropout of {len(x)} rows has {len(self.keys)} keys: call key_rows, or eval()")
         if kernels.usable(x):
             dropped: Tensor = _Dropout.apply(x, self.keys, self.p)
             return dropped

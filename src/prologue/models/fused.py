@@ -19,7 +19,7 @@ EPSILON = 1e-24  # only keeps an all-zero vector finite: the norm itself has non
 
 def rms_norm(x: Tensor, scale: Tensor) -> Tensor:
     """x / |x|_2 * sqrt(dim) * scale over the last axis: fp32 (..., dim), scale (dim,) -> like x."""
-    if kernels.usable(x):
+    if x.dtype == scale.dtype == torch.float32 and kernels.usable(x, scale):
         result: Tensor = _RMSNorm.apply(x, scale)
         return result
     return F.rms_norm(x, scale.shape, scale, eps=EPSILON)
@@ -28,10 +28,12 @@ def rms_norm(x: Tensor, scale: Tensor) -> Tensor:
 def heads(qkv: Tensor, rotary: Tensor, q_scale: Tensor, k_scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Queries and keys RMS-normed per head and rotated, and values: qkv (B, T, 3 dim) -> three of (B, heads, T, 64).
 
-    rotary (T, 32, 2) turns the adjacent channel pairs (2k, 2k + 1); scales (64,).
+    rotary (T, 32, 2) turns the adjacent channel pairs (2k, 2k + 1); scales (64,). Raises ValueError where T differs.
     """
-    if kernels.usable(qkv):
-        q, k, v = _Heads.apply(qkv, rotary, q_scale, k_scale)
+    if len(rotary) != qkv.shape[1]:
+        raise ValueError(f"{qkv.shape[1]} tokens, but positions of {len(rotary)}")
+    if rotary.dtype == q_scale.dtype == k_scale.dtype == torch.float32 and kernels.usable(qkv, rotary, q_scale):
+        q, k, v = _Heads.apply(qkv, rotary.contiguous(), q_scale, k_scale)
         return q, k, v
     q, k, v = qkv.unflatten(-1, (3, -1, HEAD_DIM)).transpose(1, 3).unbind(2)  # (B, heads, T, 64)
     q = rotate(rms_norm(q.float(), q_scale), rotary).to(v.dtype)

@@ -7,6 +7,7 @@ import ctypes
 import functools
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -39,10 +40,14 @@ C_TYPES = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "n": ctypes.c_int, "f": ct
 
 def usable(*tensors: Tensor) -> bool:
     """Whether the kernels can serve: fp32 or bf16 on a CPU, in memory, and no compiler at work that fuses by itself."""
-    if torch.compiler.is_compiling() or library() is None:
+    if torch.compiler.is_compiling():
         return False
-    plain = all(type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors)  # others may hold no numbers
-    return plain and all(tensor.device.type == "cpu" and tensor.dtype in TYPES for tensor in tensors)
+    for tensor in tensors:
+        if type(tensor) not in (Tensor, torch.nn.Parameter):  # others may hold no numbers
+            return False
+        if tensor.device.type != "cpu" or tensor.dtype not in TYPES:
+            return False
+    return library() is not None
 
 
 def call(
@@ -58,9 +63,10 @@ def call(
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The compiled kernels, or None where they are switched off or cannot be compiled, which is said once."""
-    compiler = shutil.which(os.environ.get("CXX", "c++"))
-    if os.environ.get("PROLOGUE_KERNELS", "on") == "off" or compiler is None:
-        _explain("no C++ compiler" if compiler is None else "PROLOGUE_KERNELS=off")
+    compiler = shlex.split(os.environ.get("CXX", "c++"))
+    missing = shutil.which(compiler[0]) is None
+    if os.environ.get("PROLOGUE_KERNELS", "on") == "off" or missing:
+        _explain(f"no C++ compiler: {compiler[0]} not found" if missing else "PROLOGUE_KERNELS=off")
         return None
     path = user_cache_path("prologue") / "kernels" / f"{_identity(compiler)}.so"
     try:
@@ -77,14 +83,14 @@ def library() -> ctypes.CDLL | None:
     return kernels
 
 
-def _compile(compiler: str, path: Path) -> None:
+def _compile(compiler: list[str], path: Path) -> None:
     """Compile to `path`, which two processes may do at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         built = Path(folder) / path.name
         # linked without OpenMP's own library: the one that PyTorch has loaded serves, with its number of threads
         for step in ([*FLAGS, "-c", str(SOURCE), "-o", f"{built}.o"], ["-shared", f"{built}.o", "-o", str(built)]):
-            subprocess.run([compiler, *step], capture_output=True, text=True, check=True)
+            subprocess.run([*compiler, *step], capture_output=True, text=True, check=True)
         built.replace(path)
 
 
@@ -93,8 +99,8 @@ def _explain(reason: str) -> None:
         print(f"CPU kernels are not used ({reason}): PyTorch's own operations are slower", file=sys.stderr)
 
 
-def _identity(compiler: str) -> str:
+def _identity(compiler: list[str]) -> str:
     """What the compiled file depends on: source, flags, compiler and CPU."""
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+    version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=False).stdout
     parts = [SOURCE.read_text(), *FLAGS, version, cpu_identity()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

@@ -48,7 +48,7 @@ def run_mae_probe(params: Params, attached: Path, shards: Path, curves: Path) ->
     metrics = run_training("probe", task, params.probe.mae, params.seed, origin, accelerator, curves)
     counts = {"train_images": len(task.images), "val_images": len(task.val_labels)}
     words = describe_protocol(params.probe.mae, params.precision)
-    notes = {"feature": params.probe.feature, "protocol": words, "seed": params.seed}
+    notes = {"precision": params.precision, "feature": params.probe.feature, "protocol": words, "seed": params.seed}
     return {**probe_metrics(params, task.test()), **counts, **notes, **metrics}
 
 

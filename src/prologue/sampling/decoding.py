@@ -20,7 +20,7 @@ class Decoder:
 
     The model's weights are copied with their gates folded in, in bf16 rounded once, and laid out for the products.
     Where the launch compiles, the halves of each block are compiled apart from the attention between them, whose
-    shapes change.
+    shapes change; the CPU kernels take the place of the first half.
     """
 
     def __init__(self, ar: ARModel, rows: int, dtype: torch.dtype) -> None:

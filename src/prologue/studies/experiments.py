@@ -58,7 +58,7 @@ def run_rows(rows: list[StudyRow], stages: list[str], jobs: int) -> None:
                 if name in existing:
                     _dvc("exp", "remove", name)  # of other params or code
                 _dvc("exp", "run", "--queue", "--name", name, *experiment_flags(row.overrides), *stages)
-        _follow(missing, jobs)
+        _follow(missing, min(jobs, len(missing)))
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # impatience must not leave workers behind
         _stop(missing)

@@ -11,8 +11,8 @@ from prologue.measures.likelihood import same_class_partners, summarise
 from prologue.models.ar import ARModel
 from prologue.tokens.cache import TokenCache
 
-MAX_BATCH = 250
-MAX_LOGITS = 2**25  # of a batch; ImageNet's vocabulary over all positions of 250 images would take gigabytes
+MAX_BATCH = 64
+MAX_LOGITS = 2**25  # of a batch; ImageNet's vocabulary over all positions of many images would take gigabytes
 
 
 def evaluate_likelihood(
@@ -32,12 +32,14 @@ def evaluate_likelihood(
 
 
 @torch.no_grad()
-def token_losses(ar: ARModel, cache: TokenCache, images: npt.NDArray[np.int64]) -> dict[str, Tensor]:
+def token_losses(
+    ar: ARModel, cache: TokenCache, images: npt.NDArray[np.int64], entropies: bool = False
+) -> dict[str, Tensor]:
     """What the model says of each token of images (n indices), in nats, on the CPU.
 
     Returns:
-        loss (n, length), the cross-entropy of each token; entropy (n, length), that of the prediction; with a prologue
-        swapped (n,), the loss of all visual tokens after the prologue of another image of the class.
+        loss (n, length), the cross-entropy of each token; with `entropies` entropy (n, length), that of the prediction;
+        with a prologue swapped (n,), the loss of all visual tokens after the prologue of another image of the class.
     """
     device, vocabulary = ar.token_embedding.weight.device, ar.vocabulary
     others = same_class_partners(cache.labels)
@@ -49,8 +51,9 @@ def token_losses(ar: ARModel, cache: TokenCache, images: npt.NDArray[np.int64]) 
         prologue = tokens.prologue.to(device) if tokens.prologue is not None else None
         logits = ar(prologue, visual, classes).float()
         parts.setdefault("loss", []).append(ar.token_losses(logits, prologue, visual).cpu())
-        log_p = logits.log_softmax(dim=-1)
-        parts.setdefault("entropy", []).append(-(log_p.exp() * log_p).sum(dim=-1).cpu())
+        if entropies:
+            log_p = logits.log_softmax(dim=-1)
+            parts.setdefault("entropy", []).append(-(log_p.exp() * log_p).sum(dim=-1).cpu())
         if prologue is not None:
             partner = cache.read(others[indices]).prologue
             assert partner is not None

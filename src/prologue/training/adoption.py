@@ -85,7 +85,7 @@ def _copy(checkpoints: Checkpoints, source: Path, state: TrainingState, steps: i
     note, work = read_json(source / NOTE), source.parent
     own = _checkpoints(checkpoints.folder)
     if own:
-        if any(record["work"] == work.name for record in read_json(own[-1] / NOTE)["adopted"]):
+        if any(record["work"] == work.name for record in read_json(own[-1] / NOTE).get("adopted", [])):
             return
         raise PrologueError(
             f"{VARIABLE}={work}: this run has work of its own, {len(own)} checkpoints in {checkpoints.folder}; "
@@ -99,7 +99,7 @@ def _copy(checkpoints: Checkpoints, source: Path, state: TrainingState, steps: i
     record = {"work": work.name, "step": note["step"], "differences": differences}
     with replacing(checkpoints.folder / source.name) as temporary:
         shutil.copytree(source, temporary)
-        write_json(temporary / NOTE, note | {"adopted": [*note["adopted"], record]})
+        write_json(temporary / NOTE, note | {"adopted": [*note.get("adopted", []), record]})
 
 
 def _check_shapes(source: Path, state: TrainingState) -> None:

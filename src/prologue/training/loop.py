@@ -80,8 +80,9 @@ def train(
     """Run a task from its newest checkpoint to the last step; `draw` makes a picture of each validation.
 
     Returns:
-        steps, images per second, memory of the training state, seconds spent on steps and their parts, on data and on
-        validation, work of another origin that was gone on from, and val, the measurements of the last validation.
+        steps, images per second, memory of the training state, seconds spent on steps and their parts, on data,
+        validation and checkpoints, work of another origin that was gone on from, and val, the measurements of the last
+        validation.
 
     Raises:
         PrologueError: a loss or gradient is not finite; the message names the step, the term and the module.
@@ -95,7 +96,7 @@ def train(
     curves = Curves(checkpoints.curves, accelerator.is_main_process)
     recent: list[dict[str, float]] = []
     validation: dict[str, float] = {}
-    spent = {"data": 0.0, "steps": 0.0, "validation": 0.0}
+    spent = {"data": 0.0, "steps": 0.0, "validation": 0.0, "checkpoints": 0.0}
     ended = time.perf_counter()
     numbers = progress(range(start, steps), checkpoints.stage, "step", total=steps, initial=start)
     with stop_requests() as request:
@@ -115,11 +116,13 @@ def train(
                 curves.log(done, "val", validation)
                 if draw is not None:
                     curves.show(done, draw)
-            ended = time.perf_counter()
-            spent["validation"] += ended - stepped
+            validated = time.perf_counter()
+            spent["validation"] += validated - stepped
             due = done % params.checkpoint_every == 0 or done == steps or stop
             if due and accelerator.is_main_process:
                 checkpoints.save(task.state, done)
+            ended = time.perf_counter()
+            spent["checkpoints"] += ended - validated
             if stop and done < steps:
                 raise Stopped(f"stopped at step {done} of {steps}, which is saved; run the same command to go on")
     trained = (steps - start) * params.batch

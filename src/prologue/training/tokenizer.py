@@ -116,14 +116,14 @@ class TokenizerTask(ImageTask):
         """Step (a), and the AR model's half of step (b); returns losses and the detached reconstruction."""
         with self.autocast():
             output = self.tokenizer(part.images, routed_tau=self.plan.joint_ar and self.plan.joint_ar.routed_tau)
-            losses, gradient = self._image_losses(output.reconstruction, real)
-            losses["vq"] = output.visual.loss
+            own = {"vq": output.visual.loss}
             if self.joint_ar is not None:
-                losses["ar_loss"] = self.joint_ar_loss(output, part)
-        rest = losses["vq"] + losses.get("ar_loss", 0.0)
-        self.accelerator.backward(fraction * (rest + (output.reconstruction * gradient).sum()))
+                own["ar_loss"] = self.joint_ar_loss(output, part)
+        losses, gradient = self._image_losses(output.reconstruction, real)
+        total = torch.stack([*own.values(), (output.reconstruction * gradient).sum()]).sum()
+        self.accelerator.backward(fraction * total)
         self.count_codes(output)
-        return losses, output.reconstruction.detach()
+        return losses | own, output.reconstruction.detach()
 
     def _image_losses(self, fake: Tensor, real: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Losses of the reconstruction, and the gradient of their weighted sum, like it.
@@ -133,7 +133,8 @@ class TokenizerTask(ImageTask):
         images, losses = fake.detach().requires_grad_(True), {}
         for name, (loss, weight) in self.image_losses.items():
             with self._timed("discriminator" if name == "adversarial" else name):
-                losses[name] = loss(images, real)
+                with self.autocast():
+                    losses[name] = loss(images, real)
                 (weight * losses[name]).backward()
         assert images.grad is not None
         return losses, images.grad
