@@ -3,11 +3,10 @@
 import os
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-
-import torch
 
 from prologue.core.files import write_json
 from prologue.core.machine import cpu_name
@@ -35,7 +34,7 @@ class Sitting:
 
     def write(self, name: str, result: dict[str, Any]) -> None:
         """Print the result and write reports/benchmarks/NAME.json, with the CPU's name; refuses if disturbed."""
-        result = {"cpu": cpu_name(), "cores": os.cpu_count(), "torch": torch.__version__, **result}
+        result = {"cpu": cpu_name(), "cores": os.cpu_count(), "torch": version("torch"), **result}
         print(result)
         if self.used_by_others > DISTURBED:
             names = self.disturbers or "processes that have ended, or the host of this machine"
