@@ -12,6 +12,7 @@ run_stage(
         Path("models/attached"),
         shards=Path("data/shards"),
         reference_folder=Path("data/reference"),
+        output=Path("data/reconstructions"),
         figures=Path("reports/figures/reconstruction"),
     ),
 )

@@ -13,6 +13,7 @@ run_stage(
         tokenizer_folder=Path("models/attached"),
         tokens=Path("data/tokens"),
         shards=Path("data/shards"),
+        sweep=Path("data/sweep"),
         output=Path("data/samples"),
         figures=Path("reports/figures/samples"),
     ),

@@ -1,4 +1,4 @@
-"""Measure generation over the values of one sampling setting."""
+"""Measure generation over values of sampling settings, and choose the best for the samples."""
 
 from pathlib import Path
 
@@ -13,6 +13,7 @@ run_stage(
         tokenizer_folder=Path("models/attached"),
         tokens=Path("data/tokens"),
         reference_folder=Path("data/reference"),
+        output=Path("data/sweep"),
         figures=Path("reports/figures/sweep"),
     ),
 )

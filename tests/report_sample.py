@@ -19,9 +19,21 @@ METRICS: dict[str, dict[str, Any]] = {
         "images_per_second": None,
         "checkpoint_sha256": "ab12" * 16,
     },
-    "samples": {"images_per_second": {"cfg": 22.25, "no_cfg": 41.75}, "seconds": 194.0},
+    "samples": {
+        "images_per_second": {"cfg": 22.25, "no_cfg": 41.75},
+        "seconds": 194.0,
+        "adopted": {"cfg": {"visual.guidance": 1.75}, "no_cfg": {}},
+    },
     "evaluate_reconstruction": {"rfd_lite2": 12.3456, "psnr": 22.1834, "visual_usage": 0.625},
-    "evaluate_generation": {"cfg": {"gfd_lite2": 38.2149}, "no_cfg": {"gfd_lite2": 52.9123}},
+    "evaluate_generation": {
+        "cfg": {
+            "gfd_lite2": 38.2149,
+            "interval": {"gfd_lite2": {"low": 36.5, "high": 39.9}},
+            "to_reconstructions": {"gfd_lite2": 21.125},
+        },
+        "no_cfg": {"gfd_lite2": 52.9123, "interval": {"gfd_lite2": {"low": 50.25, "high": 55.5}}},
+        "floor": {"gfd_lite2": 6.0625},
+    },
     "probe": {"prologue_encoder_fast_top1": 0.7012, "visual_first8_encoder_fast_top1": 0.642, "val_images": 5000},
 }
 

@@ -25,6 +25,7 @@ from prologue.measures import fidelity
 from prologue.measures.accuracy import top_share
 from prologue.measures.codebooks import codebook_usage
 from prologue.measures.images import image_psnr, image_ssim
+from prologue.measures.intervals import frechet_deviations, interval, subset_deviation
 from prologue.models.config import PrologueConfig, TokenizerConfig
 from prologue.models.saved import save_model
 from prologue.models.tokenizer import Tokenizer
@@ -89,6 +90,26 @@ def test_kid_equals_a_float64_computation_by_definition() -> None:
     mean, deviation = fidelity.kernel_distance(generated, real)
     assert mean == pytest.approx(np.mean(values), rel=1e-6)
     assert deviation == pytest.approx(np.std(values), rel=1e-6)
+
+
+def test_the_interval_of_a_distance_is_as_wide_as_distances_of_other_images_spread() -> None:
+    generator = torch.Generator().manual_seed(0)
+    real = fidelity.statistics(torch.randn(4000, 6, generator=generator))
+    measured, deviations = [], []
+    for _ in range(80):
+        drawn = 1.3 * torch.randn(150, 6, generator=generator) + 0.4
+        measured.append(fidelity.frechet_distance(fidelity.statistics(drawn), real))
+        deviations += frechet_deviations(drawn, [real, real])[:1]
+    assert np.mean(deviations) == pytest.approx(np.std(measured), rel=0.25)
+    ends = interval(5.0, 2.0)
+    assert ends == pytest.approx({"low": 5 - 1.96 * 2, "high": 5 + 1.96 * 2})
+
+
+def test_the_spread_of_subsets_tells_that_of_the_whole() -> None:
+    rng = np.random.default_rng(0)
+    wholes = rng.normal(size=(400, 300))
+    subsets = np.array([np.std([rng.permutation(whole)[:100].mean() for _ in range(60)]) for whole in wholes])
+    assert subset_deviation(float(subsets.mean()), 100, 300) == pytest.approx(wholes.mean(1).std(), rel=0.1)
 
 
 def test_distance_of_fewer_images_than_features_is_exact() -> None:
@@ -222,7 +243,9 @@ def test_reference_is_what_the_extractor_says_of_the_images_in_order(run: Path) 
 
 
 def test_reconstruction_metrics_and_figures(run: Path, params: Params, tmp_path: Path) -> None:
-    metrics = evaluate_reconstruction(params, run / "tokenizer", run / "shards", run / "reference", tmp_path)
+    metrics = evaluate_reconstruction(
+        params, run / "tokenizer", run / "shards", run / "reference", tmp_path / "reconstructions", tmp_path
+    )
     assert metrics["rfd_lite2"] > 0
     assert 0 < metrics["psnr"] < 30
     assert -1 <= metrics["ssim"] < 1
@@ -232,6 +255,13 @@ def test_reconstruction_metrics_and_figures(run: Path, params: Params, tmp_path:
     assert 0 < metrics["prologue_usage"] <= 1
     assert 1 <= metrics["visual_perplexity"] <= params.tokenizer.codebook
     assert metrics["images"] == 2 * VAL
+    reconstructions = load_reference(tmp_path / "reconstructions", "lite2")
+    real = load_reference(run / "reference", "lite2")
+    assert reconstructions.protocol["images"] == 2 * VAL
+    distance = fidelity.frechet_distance(reconstructions.statistics, real.statistics)
+    assert distance == pytest.approx(metrics["rfd_lite2"])
+    within = metrics["interval"]["rfd_lite2"]
+    assert within["low"] < metrics["rfd_lite2"] < within["high"]
     for name in ("reconstructions", "codebook_usage"):
         with Image.open(tmp_path / f"{name}.png") as figure:
             assert min(figure.size) > 100
@@ -241,7 +271,9 @@ def test_reference_of_other_images_is_refused(run: Path, params: Params, tmp_pat
     (tmp_path / "shards").mkdir()
     (tmp_path / "shards" / "manifest.json").write_text("{}")
     with pytest.raises(PrologueError, match="is of other images"):
-        evaluate_reconstruction(params, run / "tokenizer", tmp_path / "shards", run / "reference", tmp_path)
+        evaluate_reconstruction(
+            params, run / "tokenizer", tmp_path / "shards", run / "reference", tmp_path / "reconstructions", tmp_path
+        )
 
 
 def test_real_images_as_samples_score_best(run: Path, params: Params, tmp_path: Path) -> None:
@@ -249,12 +281,19 @@ def test_real_images_as_samples_score_best(run: Path, params: Params, tmp_path: 
     noise = np.random.default_rng(0).integers(0, 256, real.shape).astype(np.uint8)
     np.savez(tmp_path / "cfg.npz", arr_0=real)
     np.savez(tmp_path / "no_cfg.npz", arr_0=noise)
-    metrics = evaluate_generation(params, tmp_path, run / "reference")
+    metrics = evaluate_generation(params, tmp_path, run / "reference", run / "reference")
     assert metrics["cfg"]["gfd_lite2"] == pytest.approx(0, abs=1e-2)
     assert metrics["cfg"]["precision_lite2"] == metrics["cfg"]["recall_lite2"] == 1
     assert metrics["cfg"]["is_lite2"] == pytest.approx(metrics["real_is_lite2"], rel=1e-3)
     assert metrics["no_cfg"]["gfd_lite2"] > 10 * abs(metrics["cfg"]["gfd_lite2"])
     assert metrics["no_cfg"]["recall_lite2"] < 1
+    for name in ("cfg", "no_cfg"):
+        own = metrics[name]["to_reconstructions"]  # here the same images
+        assert own["gfd_lite2"] == metrics[name]["gfd_lite2"]
+        assert own["kid_lite2"] == metrics[name]["kid_lite2"]
+        within = own["interval"]["gfd_lite2"]
+        assert within["low"] < own["gfd_lite2"] < within["high"]
+    assert metrics["cfg"]["gfd_lite2"] < metrics["floor"]["gfd_lite2"] < metrics["no_cfg"]["gfd_lite2"]
 
 
 def test_samples_of_another_kind_are_refused(run: Path, params: Params, tmp_path: Path) -> None:
@@ -266,7 +305,7 @@ def test_samples_of_another_kind_are_refused(run: Path, params: Params, tmp_path
     for name in ("cfg", "no_cfg"):
         np.savez(tmp_path / f"{name}.npz", arr_0=np.zeros((12, 16, 16, 3), np.uint8))
     with pytest.raises(PrologueError, match="16 px images"):
-        evaluate_generation(params, tmp_path, run / "reference")
+        evaluate_generation(params, tmp_path, run / "reference", run / "reference")
 
 
 @pytest.mark.parametrize("feature", ["encoder", "code"])

@@ -23,6 +23,10 @@ def params() -> Params:
     return load_params(Path(__file__).parents[1] / "params.yaml")
 
 
+GENERATION: dict[str, Any] = METRICS["evaluate_generation"]
+NO_BETTER = {"gfd_lite2": 38.9, "interval": {"gfd_lite2": {"low": 37.2, "high": 40.6}}}  # with guidance than without
+
+
 def test_report_loads_nothing_from_outside(tmp_path: Path, params: Params) -> None:
     add_figures_and_curves(tmp_path)
     page = build(tmp_path, params, METRICS)
@@ -50,9 +54,26 @@ def test_report_is_accessible(tmp_path: Path, params: Params) -> None:
 
 def test_report_shows_numbers_as_measured(tmp_path: Path, params: Params) -> None:
     text = build(tmp_path, params, METRICS).text
-    for shown in ("22.18 dB", "rfd_lite2 12.35", "38.21", "52.91 without", "17.34 nats", "62.5 %", "70.1 %", "4.022"):
+    for shown in (
+        "22.18 dB",
+        "rfd_lite2 12.35",
+        "38.21 [36.5, 39.9]",
+        "52.91 [50.25, 55.5] without",
+        "6.062",
+        "17.34 nats",
+        "62.5 %",
+        "70.1 %",
+        "4.022",
+    ):
         assert shown in text
-    for shown in ("10 min 00 s", "encoder 1,795,008", "no_cfg 41.75 images/s", "ab12" * 16, "tau: 1.0"):
+    for shown in (
+        "10 min 00 s",
+        "encoder 1,795,008",
+        "no_cfg 41.75 images/s",
+        "visual scale 1.75",
+        "ab12" * 16,
+        "tau: 1.0",
+    ):
         assert shown in text
 
 
@@ -63,6 +84,10 @@ def test_report_shows_numbers_as_measured(tmp_path: Path, params: Params) -> Non
         ({"evaluate_likelihood": {"prologue_gain_nats": 0.2}}, "It worked in part: 4 of 5 checks hold."),
         # half a point more on 5,000 images is within the noise
         ({"probe": METRICS["probe"] | {"prologue_encoder_fast_top1": 0.647}}, "It worked in part: 4 of 5 checks hold."),
+        (
+            {"evaluate_generation": {"cfg": GENERATION["cfg"], "no_cfg": NO_BETTER}},
+            "It worked in part: 4 of 5 checks hold.",
+        ),
         ({"evaluate_generation": {}}, "Incomplete: 4 of 4 checks hold, 1 not run."),
     ],
 )

@@ -15,6 +15,7 @@ from small_models import make_ar, make_tokenizer
 from tiny import tiny_params
 
 from prologue.core.errors import PrologueError
+from prologue.core.files import write_json
 from prologue.core.params import Params, TransformerParams
 from prologue.core.precision import settle
 from prologue.models.ar import ARConfig, ARModel
@@ -27,6 +28,7 @@ from prologue.sampling.generation import TokenSampler
 from prologue.sampling.images import token_samplers
 from prologue.sampling.prologues import prologues_of, resample_visual, swap_prologues
 
+NOTHING_ADOPTED = Path("nothing_adopted")
 GREEDY = Choices(Choice(temperature=0), Choice(temperature=0))
 
 
@@ -157,7 +159,8 @@ def test_prologues_are_held_taken_and_swapped() -> None:
 
 def write(params: Params, trained: Path, shards: Path, name: str) -> dict[str, Any]:
     models = (trained / "ar", trained / "tokenizer", trained / "tokens")
-    return make_samples(params, *models, shards, Path(name), Path(f"{name}_figures"))
+    write_json(NOTHING_ADOPTED / "adopted.json", {})
+    return make_samples(params, *models, shards, NOTHING_ADOPTED, Path(name), Path(f"{name}_figures"))
 
 
 def test_the_stage_writes_adms_layout_figures_and_files(
@@ -197,7 +200,8 @@ def test_a_killed_run_goes_on_and_two_processes_draw_the_same(
         "from pathlib import Path\nfrom tiny import tiny_params\nfrom prologue.pipeline.samples import make_samples\n"
         "make_samples(tiny_params(sampling__images=150), *map(Path, sys.argv[1:]), Path('two'), Path('two_figures'))\n"
     )
-    run_on_two(preloaded, tmp_path, code, trained / "ar", trained / "tokenizer", trained / "tokens", shards)
+    models = (trained / "ar", trained / "tokenizer", trained / "tokens")
+    run_on_two(preloaded, tmp_path, code, *models, shards, NOTHING_ADOPTED)
     for run in ("cfg", "no_cfg"):
         expected = np.load(f"whole/{run}.npz")["arr_0"]
         for other in ("again", "two"):

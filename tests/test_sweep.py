@@ -12,12 +12,12 @@ from tiny import tiny_params
 
 from prologue.core.params_file import ParamsError
 from prologue.evaluation import sweep
-from prologue.evaluation.generation import evaluate_generation
 from prologue.evaluation.likelihood import evaluate_ar
 from prologue.evaluation.reference import compute_reference
 from prologue.evaluation.sweep import sweep_sampling
 from prologue.models.saved import load_ar
 from prologue.pipeline.samples import make_samples
+from prologue.sampling import samples
 from prologue.tokens.cache import TokenCache
 from prologue.tokens.likelihood import token_losses
 
@@ -31,24 +31,55 @@ def reference(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(trained: Path, reference: Path, **overrides: object) -> dict[str, Any]:
     models = (trained / "ar", trained / "tokenizer", trained / "tokens")
-    return sweep_sampling(tiny_params(**overrides), *models, reference, Path("figures"))
+    return sweep_sampling(tiny_params(**overrides), *models, reference, Path("sweep"), Path("figures"))
 
 
-def test_a_point_of_the_sweep_is_the_run_at_that_value(
+def sample(trained: Path, shards: Path, **overrides: object) -> dict[str, Any]:
+    models = (trained / "ar", trained / "tokenizer", trained / "tokens")
+    return make_samples(tiny_params(**overrides), *models, shards, Path("sweep"), Path("samples"), Path("pictures"))
+
+
+def test_both_runs_are_sampled_at_the_best_settings_by_training_images(
     trained: Path, shards: Path, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    metrics = run(trained, reference)
+    metrics = run(trained, reference, sweep__temperatures=[0.5, 1.5])
     assert list(metrics["points"]) == ["1", "2.5"]
-    params = tiny_params(sampling__cfg__visual__guidance=2.5)
-    models = (trained / "ar", trained / "tokenizer", trained / "tokens")
-    make_samples(params, *models, shards, Path("samples"), Path("pictures"))
-    alone = evaluate_generation(params, Path("samples"), reference)["cfg"]
-    for name, value in metrics["points"]["2.5"].items():
-        assert value == pytest.approx(alone[name], rel=1e-6), name
+    assert metrics["reference_split"] == "train"
+    best = {}
+    for name, points in {"guidance": metrics["points"], **metrics["temperatures"]}.items():
+        distances = {float(value): point["gfd_lite2"] for value, point in points.items()}
+        assert len(set(distances.values())) == 2
+        best[name] = min(distances, key=distances.__getitem__)
+    assert metrics["adopted"] == {
+        "cfg": {"visual.guidance": best["guidance"], "visual.temperature": best["cfg"]},
+        "no_cfg": {"visual.temperature": best["no_cfg"]},
+    }
+    assert float(metrics["best"]) == best["guidance"]
+    assert sample(trained, shards)["adopted"] == metrics["adopted"]
+    tuned = {run: np.load(f"samples/{run}.npz")["arr_0"] for run in ("cfg", "no_cfg")}
+    run(trained, reference, sweep__temperatures=[0.5, 1.5], sweep__adopt=False)
+    settings = {"sampling__cfg__visual__guidance": best["guidance"], "sampling__cfg__visual__temperature": best["cfg"]}
+    sample(trained, shards, **settings, sampling__no_cfg__visual__temperature=best["no_cfg"])
+    for name, images in tuned.items():
+        np.testing.assert_array_equal(np.load(f"samples/{name}.npz")["arr_0"], images)
+    sample(trained, shards)
+    assert any((np.load(f"samples/{name}.npz")["arr_0"] != images).any() for name, images in tuned.items())
+
+
+def test_tries_are_of_other_images_than_the_samples(
+    trained: Path, shards: Path, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sampled = record_calls(monkeypatch, sweep, "sample_images")
+    drawn = record_calls(monkeypatch, samples, "sample_images")
+    run(trained, reference)
+    sample(trained, shards)
+    tried, used = ({call[3] for call in calls} for calls in (sampled, drawn))
+    assert tried == {(0, sweep.TUNING)}
+    assert used == {(0,)}
+    metrics = run(trained, reference)
     distances = {value: point["gfd_lite2"] for value, point in metrics["points"].items()}
-    assert distances["1"] != distances["2.5"]
-    assert metrics["best"] == min(distances, key=distances.__getitem__)
     table = pd.read_csv("figures/sweep.csv")
     assert table["visual.guidance"].tolist() == [1.0, 2.5]
     np.testing.assert_allclose(table["gfd_lite2"], list(distances.values()))
@@ -95,6 +126,10 @@ def test_likelihood_at_every_position(trained: Path, tmp_path: Path) -> None:
     assert metrics["loss"] == pytest.approx(loss.mean().item(), rel=1e-5)
     assert metrics["visual_conditional_entropy"] == pytest.approx(entropy[4:].mean().item(), rel=1e-5)
     assert metrics["prologue_loss"] == pytest.approx(loss[:3].mean().item(), rel=1e-5)
+    nats = metrics["nats"]
+    for segment, places in {"prologue": slice(3), "eos": slice(3, 4), "visual": slice(4, None)}.items():
+        assert nats[segment] == pytest.approx(loss[places].sum().item(), rel=1e-5)
+    assert nats["total"] == pytest.approx(loss.sum().item(), rel=1e-5)
     swapped = token_losses(ar, cache, np.arange(len(cache)))["swapped"]
     gain = swapped.double().mean() - loss[4:].sum()
     assert metrics["prologue_gain_nats"] == pytest.approx(gain.item(), rel=1e-3)

@@ -203,7 +203,9 @@ class SamplingParams(Section):
 class SweepParams(Section):
     axis: Annotated[str, Field(pattern=r"^(prologue|visual)\.(guidance|power|temperature|top_k|top_p)$")]
     values: list[float]
+    temperatures: list[Positive]
     images: Annotated[int, Field(ge=10)]  # the inception score has 10 splits
+    adopt: bool
 
 
 class EvaluationParams(Section):

@@ -13,7 +13,7 @@ from ruamel.yaml.error import YAMLError
 from prologue.core.errors import PrologueError
 from prologue.core.files import read_yaml
 from prologue.core.params import Params
-from prologue.core.systems import sweep_run
+from prologue.core.systems import with_setting
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -42,12 +42,12 @@ def validate(values: object, source: str) -> Params:
     try:
         params = Params.model_validate(values)
         for value in params.sweep.values:
-            sweep_run(params, value)
+            with_setting(params.sampling.cfg, params.sweep.axis, value)
     except ValidationError as error:
         problems = "\n".join(f"  {_explain(problem)}" for problem in error.errors())
         raise ParamsError(f"{source} cannot be used:\n{problems}") from None
     except ValueError as error:
-        raise ParamsError(f"{source} cannot be used:\n  {error}") from None
+        raise ParamsError(f"{source} cannot be used:\n  sweep.values: {error}") from None
     return params
 
 

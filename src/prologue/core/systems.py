@@ -1,8 +1,12 @@
 """What the params of a system amount to, whichever stage asks."""
 
+from typing import TypeVar
+
 from pydantic import ValidationError
 
-from prologue.core.params import GuidedRunParams, Params, TokenizerParams, TokenizerSize
+from prologue.core.params import Params, Section, TokenizerParams, TokenizerSize
+
+Run = TypeVar("Run", bound=Section)
 
 
 def tokenizer_size(params: TokenizerParams) -> TokenizerSize:
@@ -20,10 +24,9 @@ def trains_stage2(params: Params) -> bool:
     return params.ar.source == "train" and params.prologue.mode != "onestage"
 
 
-def sweep_run(params: Params, value: float) -> GuidedRunParams:
-    """The guided run with the axis of the sweep at a value. Raises ValueError for one out of range."""
-    segment, key = params.sweep.axis.split(".")
-    run = params.sampling.cfg
+def with_setting(run: Run, axis: str, value: float) -> Run:
+    """A run of samples with its setting `axis` (SEGMENT.KEY) at a value. Raises ValueError for one out of range."""
+    segment, key = axis.split(".")
     changed = run.model_dump()
     kind = int if key == "top_k" and value == int(value) else float
     changed[segment][key] = kind(value)
@@ -31,4 +34,4 @@ def sweep_run(params: Params, value: float) -> GuidedRunParams:
         return type(run).model_validate(changed)
     except ValidationError as error:
         message = error.errors()[0]["msg"]
-        raise ValueError(f"sweep.values: {params.sweep.axis} cannot be {value:g}: {message}") from None
+        raise ValueError(f"{axis} cannot be {value:g}: {message}") from None

@@ -1,7 +1,9 @@
-"""How close generated images come to real ones: the metrics of a set of samples, and those of the pipeline's runs."""
+"""How close generated images come to real ones, and to reconstructions of them: the generator's own part (Sec. 2.1)."""
 
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from prologue.core.conventions import SAMPLING_RUNS
 from prologue.core.errors import PrologueError
@@ -9,7 +11,7 @@ from prologue.core.files import sha256
 from prologue.core.params import Params
 from prologue.core.runtime import start_accelerator
 from prologue.evaluation.features import Features, extract
-from prologue.evaluation.image_sets import NpzImages
+from prologue.evaluation.image_sets import NpzImages, evenly_spaced
 from prologue.evaluation.reference import Reference, load_reference
 from prologue.frozen.extractor import Extractor
 from prologue.measures.fidelity import (
@@ -20,14 +22,22 @@ from prologue.measures.fidelity import (
     precision_recall,
     statistics,
 )
+from prologue.measures.intervals import frechet_deviations, interval, subset_deviation
 from prologue.measures.registry import metric_name
 
 
-def evaluate_generation(params: Params, samples_folder: Path, reference_folder: Path) -> dict[str, Any]:
-    """Compare samples_folder/{cfg,no_cfg}.npz with the reference.
+def evaluate_generation(
+    params: Params, samples_folder: Path, reference_folder: Path, reconstructions_folder: Path
+) -> dict[str, Any]:
+    """Compare samples_folder/{cfg,no_cfg}.npz with the reference, and with reconstructions of its images.
+
+    A generator that had learned its tokens perfectly would still be as far from real images as their reconstructions
+    are; from those it would be as far as other reconstructions are, the floor.
 
     Returns:
-        The metrics of `compare_with_reference` for each run, real_is, the score of the real images, and the protocol.
+        For each run the metrics of `compare_with_reference`, the same to_reconstructions, and 95 % intervals of
+        distances; floor, the distance of as many reconstructions to the others; real_is, the score of the real images,
+        and the protocol.
 
     Raises:
         PrologueError: samples or reference are missing, unusable, or do not belong together.
@@ -35,6 +45,7 @@ def evaluate_generation(params: Params, samples_folder: Path, reference_folder: 
     accelerator = start_accelerator()
     name = params.evaluation.extractor
     reference = load_reference(reference_folder, name)
+    reconstructions = load_reference(reconstructions_folder, name)
     size = reference.protocol["image_size"]
     samples = {run: NpzImages(samples_folder / f"{run}.npz") for run in SAMPLING_RUNS}
     for run, images in samples.items():
@@ -47,16 +58,49 @@ def evaluate_generation(params: Params, samples_folder: Path, reference_folder: 
     metrics: dict[str, Any] = {}
     for run, images in samples.items():
         features = extract(extractor, images, params.evaluation.batch, accelerator)
-        metrics[run] = compare_with_reference(features, reference, name, params.evaluation.neighbours, "gfd")
+        metrics[run] = _compare_with_both(features, reference, reconstructions, name, params.evaluation.neighbours)
         metrics[run]["samples_sha256"] = sha256(samples_folder / f"{run}.npz")
     known = {"is", *extractor.protocol}
     return {
         **metrics,
+        "floor": {metric_name("gfd", name): _floor(reconstructions, len(images))},
         metric_name("real_is", name): reference.protocol["is"],
         "neighbours": params.evaluation.neighbours,
         **extractor.protocol,
         **{f"reference_{key}": value for key, value in reference.protocol.items() if key not in known},
     }
+
+
+def _compare_with_both(
+    features: Features, reference: Reference, reconstructions: Reference, extractor: str, neighbours: int
+) -> dict[str, Any]:
+    """Metrics of a run of samples against real images and reconstructions, with the intervals of their distances."""
+    metrics = compare_with_reference(features, reference, extractor, neighbours, "gfd")
+    own = _distances(features, reconstructions, extractor, neighbours, "gfd")
+    deviations = frechet_deviations(features.pool, [reference.statistics, reconstructions.statistics])
+    for compared, deviation in zip((metrics, own), deviations, strict=True):
+        compared["interval"] = _intervals(compared, deviation, extractor)
+    return metrics | {"to_reconstructions": own}
+
+
+def _intervals(metrics: dict[str, Any], deviation: float, extractor: str) -> dict[str, dict[str, float]]:
+    """95 % intervals of both distances; that of KID where its subsets differ."""
+    distance, kid = metric_name("gfd", extractor), metric_name("kid", extractor)
+    found = {distance: interval(metrics[distance], deviation)}
+    images = min(metrics["images"], metrics["manifold_images"])
+    if images > metrics["kid_subset"]:
+        spread = metrics[metric_name("kid_std", extractor)]
+        found[kid] = interval(metrics[kid], subset_deviation(spread, metrics["kid_subset"], images))
+    return found
+
+
+def _floor(reconstructions: Reference, images: int) -> float:
+    """Distance of so many reconstructions, or half of them, to the others; their features are those of the manifold."""
+    assert reconstructions.manifold is not None
+    pool = reconstructions.manifold
+    chosen = torch.zeros(len(pool), dtype=torch.bool)
+    chosen[evenly_spaced(len(pool), min(images, len(pool) // 2))] = True
+    return frechet_distance(statistics(pool[chosen]), statistics(pool[~chosen]))
 
 
 def compare_with_reference(
@@ -72,14 +116,18 @@ def compare_with_reference(
         PrologueError: unusable samples (too few, equal, grey where the real ones have colours ...), or a reference
             that is no better.
     """
+    score, deviation = inception_score(features.logits)
+    named = {metric_name("is", extractor): score, metric_name("is_std", extractor): deviation}
+    return _distances(features, reference, extractor, neighbours, distance) | named
+
+
+def _distances(
+    features: Features, reference: Reference, extractor: str, neighbours: int, distance: str
+) -> dict[str, Any]:
+    """As `compare_with_reference`, without the score, which needs no reference."""
     if reference.protocol["coloured"] and not features.coloured:
         raise PrologueError("the samples are grey, but the real images have colours: distances would mislead")
-    score, deviation = inception_score(features.logits)
-    metrics: dict[str, Any] = {
-        distance: frechet_distance(statistics(features.pool), reference.statistics),
-        "is": score,
-        "is_std": deviation,
-    }
+    metrics: dict[str, Any] = {distance: frechet_distance(statistics(features.pool), reference.statistics)}
     if reference.manifold is not None:
         metrics["precision"], metrics["recall"] = precision_recall(features.pool, reference.manifold, neighbours)
         metrics["kid"], metrics["kid_std"] = kernel_distance(features.pool, reference.manifold)

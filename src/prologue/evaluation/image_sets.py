@@ -20,6 +20,11 @@ IMAGES_KEY = "arr_0"  # of the npz, as ADM writes it
 Positions = NDArray[np.int64]
 
 
+def evenly_spaced(length: int, count: int) -> Positions:
+    """Up to `count` positions of `length`, from the first to the last."""
+    return np.linspace(0, length - 1, min(count, length)).round().astype(np.int64)
+
+
 class ImageSet(Protocol):
     """Images in a fixed order, read in batches by their positions, so that no set has to fit into memory."""
 
@@ -30,17 +35,24 @@ class ImageSet(Protocol):
 
 
 class ShardImages:
-    """A split of the shards, centre-cropped to `size` px."""
+    """A split of the shards, centre-cropped to `size` px; all images, or those at `chosen` positions."""
 
-    def __init__(self, shards: ImageShards, size: int) -> None:
+    def __init__(self, shards: ImageShards, size: int, chosen: Positions | None = None) -> None:
         self.shards, self.size = shards, size
+        self.chosen = np.arange(len(shards)) if chosen is None else chosen
 
     def __len__(self) -> int:
-        return len(self.shards)
+        return len(self.chosen)
+
+    def spread(self, count: int) -> "ShardImages":
+        """So many of these images, or all, as far apart as they can be."""
+        places = evenly_spaced(len(self), count)
+        return ShardImages(self.shards, self.size, self.chosen[places])
 
     def batches(self, positions: Positions, batch: int) -> Iterator[Tensor]:
         """As `ImageSet`."""
-        return (views[:, 0] for views, _ in view_batches(self.shards, self.size, "center", positions, batch))
+        places = self.chosen[positions]
+        return (views[:, 0] for views, _ in view_batches(self.shards, self.size, "center", places, batch))
 
 
 class ArrayImages:

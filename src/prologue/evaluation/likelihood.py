@@ -11,7 +11,7 @@ from prologue.core.launch import progress
 from prologue.core.runtime import start_accelerator
 from prologue.core.sharing import gather_blocks, own_block
 from prologue.figures.likelihood import draw_positions
-from prologue.measures.likelihood import per_position, summarise
+from prologue.measures.likelihood import nats_per_image, per_position, summarise
 from prologue.models.saved import load_ar
 from prologue.tokens.cache import TokenCache
 from prologue.tokens.likelihood import token_losses
@@ -23,7 +23,8 @@ def evaluate_ar(ar_folder: Path, tokens: Path, figures: Path) -> dict[str, Any]:
     """Likelihood of all validation tokens; writes per_position.csv, .svg and .png to the folder `figures`.
 
     Returns:
-        As `evaluate_likelihood`, and the mean entropies of the predictions: conditional_entropy of each segment.
+        As `evaluate_likelihood`, nats per image by segment, and the mean entropies of the predictions:
+        conditional_entropy of each segment.
     """
     accelerator = start_accelerator()
     ar, cache = load_ar(ar_folder, accelerator.device), TokenCache(tokens, "val")
@@ -42,4 +43,5 @@ def evaluate_ar(ar_folder: Path, tokens: Path, figures: Path) -> dict[str, Any]:
     accelerator.wait_for_everyone()
     entropies = table.groupby("segment")["entropy"].mean()
     named = {f"{segment}_conditional_entropy": float(entropies[segment]) for segment in entropies.index}
-    return {**summarise(rows, ar.vocabulary), **named, "images": len(cache), "weights": "raw"}
+    nats = nats_per_image(rows, ar.vocabulary)
+    return {**summarise(rows, ar.vocabulary), "nats": nats, **named, "images": len(cache), "weights": "raw"}

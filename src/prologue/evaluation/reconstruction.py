@@ -18,14 +18,16 @@ from prologue.core.runtime import start_accelerator
 from prologue.core.sharing import gather_blocks, own_block
 from prologue.data.images import MANIFEST, ImageShards
 from prologue.data.loader import view_batches
+from prologue.evaluation.image_sets import evenly_spaced
 from prologue.evaluation.pairs import reconstruction_pairs
-from prologue.evaluation.reference import load_reference
+from prologue.evaluation.reference import MANIFOLD, Reference, load_reference, save_reference
 from prologue.figures.codebooks import draw_code_usage
 from prologue.frozen.extractor import Extractor
 from prologue.frozen.perceptual import PerceptualLoss
 from prologue.measures.codebooks import codebook_usage, count_codes
 from prologue.measures.fidelity import frechet_distance, statistics
 from prologue.measures.images import image_psnr, image_ssim
+from prologue.measures.intervals import frechet_deviations, interval
 from prologue.measures.registry import metric_name
 from prologue.models.saved import load_tokenizer
 from prologue.models.tokenizer import Tokenizer, to_signed, to_uint8
@@ -36,14 +38,16 @@ SHOWN_PAIRS = 20
 
 
 def evaluate_reconstruction(
-    params: Params, tokenizer_folder: Path, shards: Path, reference_folder: Path, figures: Path
+    params: Params, tokenizer_folder: Path, shards: Path, reference_folder: Path, output: Path, figures: Path
 ) -> dict[str, Any]:
     """Reconstruct every centre-cropped validation image; write reconstructions.png and codebook_usage.svg and .png.
 
+    The folder `output` becomes the reference of the reconstructions, with which generated images are compared too.
+
     Returns:
-        rfd_EXTRACTOR or rfid, psnr (dB), ssim, l1 (of pixels in [-1, 1]), lpips (VGG16) or perceptual_NETWORK, usage,
-        entropy (nats) and perplexity of each codebook, throughput of encoding and decoding, and the protocol. All are
-        of reconstructions rounded to uint8.
+        rfd_EXTRACTOR or rfid and its 95 % interval, psnr (dB), ssim, l1 (of pixels in [-1, 1]), lpips (VGG16) or
+        perceptual_NETWORK, usage, entropy (nats) and perplexity of each codebook, throughput of encoding and decoding,
+        and the protocol. All are of reconstructions rounded to uint8.
 
     Raises:
         PrologueError: the reference is missing, of another extractor, or of other images.
@@ -71,8 +75,12 @@ def evaluate_reconstruction(
         with replacing(figures / "reconstructions.png") as path:
             reconstruction_pairs(tokenizer, images, chosen, columns).save(path, format="PNG")
         draw_code_usage(counts, figures / "codebook_usage")
+        save_reference(output, _reference(rows["pool"], reference))
+    distance = frechet_distance(statistics(rows["pool"]), reference.statistics)
+    (deviation,) = frechet_deviations(rows["pool"], [reference.statistics])
     metrics: dict[str, Any] = {
-        metric_name("rfd", name): frechet_distance(statistics(rows["pool"]), reference.statistics),
+        metric_name("rfd", name): distance,
+        "interval": {metric_name("rfd", name): interval(distance, deviation)},
         **{key: rows[key].double().mean().item() for key in ("psnr", "ssim", "l1")},
         PERCEPTUAL_NAMES[params.evaluation.perceptual]: rows["perceptual"].double().mean().item(),
     }
@@ -86,6 +94,12 @@ def evaluate_reconstruction(
     protocol = {key: value for key, value in reference.protocol.items() if key != "is"}
     protocol |= {"weights": "ema", "rounding": "uint8"}
     return {**metrics, "images_per_second": round(rate * accelerator.num_processes, 1), **protocol}
+
+
+def _reference(pool: Tensor, real: Reference) -> Reference:
+    """The reference of reconstructions by their features (N, D), which are of the images of `real`."""
+    protocol = {key: value for key, value in real.protocol.items() if key != "is"}
+    return Reference(statistics(pool), pool[evenly_spaced(len(pool), MANIFOLD)], protocol)
 
 
 def _reconstruct_block(

@@ -1,11 +1,13 @@
-"""What samples are compared with: statistics of all real images, and features of up to 10,000 of them."""
+"""What samples are compared with: statistics of all held-out images, and features of up to 10,000 of them.
+
+Sampling is tuned against another one, of training images, so that the held-out ones stay unseen by what they measure.
+"""
 
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
@@ -17,11 +19,12 @@ from prologue.core.params import Params
 from prologue.core.runtime import start_accelerator
 from prologue.data.images import MANIFEST, ImageShards
 from prologue.evaluation.features import extract
-from prologue.evaluation.image_sets import ImageSet, ShardImages
+from prologue.evaluation.image_sets import ImageSet, ShardImages, evenly_spaced
 from prologue.frozen.extractor import Extractor
 from prologue.measures.fidelity import SPLITS, Statistics, inception_score, statistics
 
 FEATURES, PROTOCOL = "reference.safetensors", "protocol.json"
+TRAIN = "train"  # the folder in that of a reference that is of training images
 MANIFOLD = 10_000  # images of precision, recall and KID, as in ADM's evaluation
 
 
@@ -39,7 +42,7 @@ class Reference:
 
 
 def compute_reference(params: Params, shards: Path, output: Path) -> dict[str, Any]:
-    """Write the folder `output`: the reference of the centre-cropped validation images.
+    """Write the folder `output`: the reference of the centre-cropped validation images, and in train/ the other one.
 
     Returns:
         The protocol and the throughput.
@@ -48,27 +51,37 @@ def compute_reference(params: Params, shards: Path, output: Path) -> dict[str, A
         PrologueError: the extractor's weights are missing, or there are too few images for the metrics.
     """
     accelerator = start_accelerator()
-    images = ShardImages(ImageShards(shards, "val"), params.data.image_size)
+    images = {split: ShardImages(ImageShards(shards, split), params.data.image_size) for split in ("val", "train")}
     least = max(SPLITS, params.evaluation.neighbours + 1)
-    if len(images) < least:  # said here, long before the stage that would fail
-        raise PrologueError(
-            f"{len(images)} validation images are too few for the metrics, which need at least {least}: "
-            "add images, or raise data.val_fraction or data.val_limit"
-        )
+    for split, own in images.items():
+        if len(own) < least:  # said here, long before the stage that would fail
+            raise PrologueError(
+                f"{len(own)} {split} images are too few for the metrics, which need at least {least}: "
+                "add images, or raise data.val_fraction, data.val_limit or data.train_limit"
+            )
+    images["train"] = images["train"].spread(min(MANIFOLD, len(images["val"])))
     identity = {
-        "split": "val",
         "crop": "center",
         "image_size": params.data.image_size,
         "shards_sha256": sha256(shards / MANIFEST),
     }
     started = time.perf_counter()
     extractor = Extractor(params.evaluation.extractor, accelerator.device)
-    reference = measure_reference(extractor, images, params.evaluation.batch, identity, accelerator)
-    rate = len(images) / (time.perf_counter() - started)
+    references = {
+        split: measure_reference(extractor, own, params.evaluation.batch, {"split": split, **identity}, accelerator)
+        for split, own in images.items()
+    }
+    rate = sum(map(len, images.values())) / (time.perf_counter() - started)
     if accelerator.is_main_process:
-        save_reference(output, reference)
+        with replacing(output) as temporary:
+            save_reference(temporary, references["val"])
+            save_reference(temporary / TRAIN, references["train"])
     accelerator.wait_for_everyone()
-    return {**reference.protocol, "images_per_second": round(rate, 1)}
+    return {
+        **references["val"].protocol,
+        "train_images": len(images["train"]),
+        "images_per_second": round(rate, 1),
+    }
 
 
 def measure_reference(
@@ -83,7 +96,7 @@ def measure_reference(
         "is": inception_score(features.logits)[0],
         **identity,
     }
-    chosen = np.linspace(0, len(images) - 1, min(MANIFOLD, len(images))).round().astype(np.int64)
+    chosen = evenly_spaced(len(images), MANIFOLD)
     return Reference(statistics(features.pool), features.pool[chosen], protocol)
 
 

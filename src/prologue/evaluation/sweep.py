@@ -1,4 +1,7 @@
-"""Generation measured over the values of one sampling setting, such as the guidance scale (Fig. A1)."""
+"""Generation measured over values of sampling settings, such as the guidance scale (Fig. A1), and the best of them.
+
+All systems are tuned by the same tries: on images of other seeds than the samples', against training images.
+"""
 
 import copy
 from pathlib import Path
@@ -6,103 +9,136 @@ from typing import Any
 
 import pandas as pd
 import torch
-from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
-from prologue.core.files import read_json, remove, replacing
-from prologue.core.params import GuidedRunParams, Params
+from prologue.core.conventions import SAMPLING_RUNS
+from prologue.core.files import read_json, remove, replacing, write_json
+from prologue.core.params import GuidedRunParams, Params, PlainRunParams
 from prologue.core.precision import settle
 from prologue.core.runtime import start_accelerator
-from prologue.core.systems import sweep_run
+from prologue.core.systems import with_setting
 from prologue.core.work import Origin, open_work, origin_of, work_root
 from prologue.evaluation.features import Features, extract
 from prologue.evaluation.generation import compare_with_reference
 from prologue.evaluation.image_sets import ArrayImages
-from prologue.evaluation.reference import load_reference
+from prologue.evaluation.reference import TRAIN, load_reference
 from prologue.figures.sweep import draw_sweep
 from prologue.frozen.extractor import Extractor
 from prologue.measures.registry import metric_name
 from prologue.models.saved import load_ar, load_tokenizer
-from prologue.models.tokenizer import Tokenizer
+from prologue.sampling.adopted import ADOPTED, Adopted
 from prologue.sampling.generation import TokenSampler
 from prologue.sampling.images import choices_of, guidance_of, sample_images, token_samplers
 from prologue.sampling.samples import balanced_labels
 
+TUNING = 1  # second part of the seeds of these images: those of the samples have two parts
+TEMPERATURE = "visual.temperature"
+
+Run = GuidedRunParams | PlainRunParams
+Points = dict[str, dict[str, Any]]  # metrics by value
+
 
 def sweep_sampling(
-    params: Params, ar_folder: Path, tokenizer_folder: Path, tokens: Path, reference_folder: Path, figures: Path
+    params: Params,
+    ar_folder: Path,
+    tokenizer_folder: Path,
+    tokens: Path,
+    reference_folder: Path,
+    output: Path,
+    figures: Path,
 ) -> dict[str, Any]:
-    """Sample with `sampling.cfg` at every value of `sweep.axis`; write sweep.csv, .svg and .png to `figures`.
+    """Sample with `sampling.cfg` at every value of `sweep.axis`, then both runs at every of `sweep.temperatures`.
 
-    Image i has the same seed at every value. The features of a value that was measured before are found again, so
-    that further values cost only their own.
+    Writes OUTPUT/adopted.json, what the samples take, and sweep.csv, .svg and .png of the axis to `figures`. Image i
+    has the same seed in every try. The features of a try that was measured before are found again, so that further
+    values cost only their own.
 
     Returns:
-        The metrics of `compare_with_reference` by value, the best value by the distance, and the axis.
+        The metrics of `compare_with_reference` by value, the best value by the distance, and the axis; the same of
+        temperatures for both runs; what was adopted.
 
     Raises:
         PrologueError: as `evaluate_generation`.
     """
-    accelerator, params = start_accelerator(), settle(params)
-    name, sweep = params.evaluation.extractor, params.sweep
-    reference = load_reference(reference_folder, name)
-    ar, tokenizer = load_ar(ar_folder, accelerator.device), load_tokenizer(tokenizer_folder, accelerator.device)
-    inputs = [*sorted(ar_folder.glob("*.*")), *sorted(tokenizer_folder.glob("*.*"))]
-    sampler = token_samplers(ar, params.sampling)["cfg"]
-    labels = balanced_labels(read_json(tokens / "manifest.json")["classes"], params.sampling.classes, sweep.images)
-    extractor = Extractor(name, accelerator.device)
-    points = {}
-    for value in sweep.values:
-        run = sweep_run(params, value)
-        settings = {"run": run.model_dump(), "seed": params.seed, "labels": labels.tolist(), **extractor.protocol}
-        origin = origin_of(settings | {"precision": params.sampling.precision}, inputs, __file__)
-        features = _features(origin, with_run(sampler, run), tokenizer, labels, params, extractor, accelerator)
-        points[f"{value:g}"] = compare_with_reference(features, reference, name, params.evaluation.neighbours, "gfd")
-    metrics: dict[str, Any] = {
-        "axis": sweep.axis,
-        "precision": params.sampling.precision,
-        "points": points,
-        **extractor.protocol,
-    }
-    distance = metric_name("gfd", name)
+    tries = _Tries(params, ar_folder, tokenizer_folder, tokens, reference_folder)
+    sweep, sampling = params.sweep, params.sampling
+    points = {f"{value:g}": tries.measure(with_setting(sampling.cfg, sweep.axis, value)) for value in sweep.values}
+    adopted: Adopted = {run: {} for run in SAMPLING_RUNS}
+    runs: dict[str, Run] = {"cfg": sampling.cfg, "no_cfg": sampling.no_cfg}
+    metrics: dict[str, Any] = {"axis": sweep.axis, "points": points}
     if points:
-        metrics["best"] = min(points, key=lambda value: points[value][distance])
-    if accelerator.is_main_process:
+        metrics["best"] = tries.best(points)
+        adopted["cfg"][sweep.axis] = float(metrics["best"])
+        runs["cfg"] = with_setting(sampling.cfg, sweep.axis, float(metrics["best"]))
+    for name, run in runs.items():
+        warm = {f"{value:g}": tries.measure(with_setting(run, TEMPERATURE, value)) for value in sweep.temperatures}
+        if warm:
+            metrics.setdefault("temperatures", {})[name] = warm
+            adopted[name][TEMPERATURE] = float(tries.best(warm))
+    if not sweep.adopt:
+        adopted = {}
+    if tries.accelerator.is_main_process:
+        with replacing(output) as folder:
+            folder.mkdir()
+            write_json(folder / ADOPTED, adopted)
         with replacing(figures) as pictures:
             pictures.mkdir()
             if points:
                 table = pd.DataFrame([{sweep.axis: float(value), **point} for value, point in points.items()])
                 table.to_csv(pictures / "sweep.csv", index=False)
-                draw_sweep(table.sort_values(sweep.axis), distance, metric_name("is", name), pictures / "sweep.png")
-    accelerator.wait_for_everyone()
-    return metrics
+                draw_sweep(table.sort_values(sweep.axis), *tries.shown, pictures / "sweep.png")
+    tries.accelerator.wait_for_everyone()
+    return {**metrics, "adopted": adopted, **tries.protocol}
 
 
-def with_run(sampler: TokenSampler, run: GuidedRunParams) -> TokenSampler:
-    """The same prepared model with other settings."""
-    changed = copy.copy(sampler)
-    changed.guidance, changed.choices = guidance_of(run), choices_of(run)
-    return changed
+class _Tries:
+    """Metrics of samples of one AR model at whatever settings."""
 
+    def __init__(
+        self, params: Params, ar_folder: Path, tokenizer_folder: Path, tokens: Path, reference_folder: Path
+    ) -> None:
+        self.accelerator, self.params = start_accelerator(), settle(params)
+        name, device = params.evaluation.extractor, self.accelerator.device
+        self.reference = load_reference(reference_folder / TRAIN, name)
+        self.tokenizer = load_tokenizer(tokenizer_folder, device)
+        self.inputs = [*sorted(ar_folder.glob("*.*")), *sorted(tokenizer_folder.glob("*.*"))]
+        self.samplers = token_samplers(load_ar(ar_folder, device), self.params.sampling)
+        names = read_json(tokens / "manifest.json")["classes"]
+        self.labels = balanced_labels(names, params.sampling.classes, params.sweep.images)
+        self.extractor = Extractor(name, device)
+        self.shown = metric_name("gfd", name), metric_name("is", name)
+        self.protocol = {
+            "precision": self.params.sampling.precision,
+            "reference_split": self.reference.protocol["split"],
+            **self.extractor.protocol,
+        }
 
-def _features(
-    origin: Origin,
-    sampler: TokenSampler,
-    tokenizer: Tokenizer,
-    labels: Any,
-    params: Params,
-    extractor: Extractor,
-    accelerator: Accelerator,
-) -> Features:
-    """Features of one value's samples, from the work directory where they were measured before."""
-    folder = work_root() / "sweep" / origin.key
-    path = folder / "features.safetensors"
-    if not path.is_file():
+    def best(self, points: Points) -> str:
+        """The value with the smallest distance."""
+        return min(points, key=lambda value: float(points[value][self.shown[0]]))
+
+    def measure(self, run: Run) -> dict[str, Any]:
+        """Metrics of images sampled at the settings of a run."""
+        settings = {"run": run.model_dump(), "seed": self.params.seed, "labels": self.labels.tolist()}
+        origin = origin_of(settings | self.protocol, self.inputs, __file__)
+        sampler = self.samplers["cfg" if isinstance(run, GuidedRunParams) else "no_cfg"]
+        features = self._features(origin, with_run(sampler, run))
+        name, neighbours = self.extractor.name, self.params.evaluation.neighbours
+        return compare_with_reference(features, self.reference, name, neighbours, "gfd")
+
+    def _features(self, origin: Origin, sampler: TokenSampler) -> Features:
+        """Features of a try's samples, from the work directory where they were measured before."""
+        folder, accelerator = work_root() / "sweep" / origin.key, self.accelerator
+        path = folder / "features.safetensors"
+        if path.is_file():
+            tensors = load_file(path)
+            return Features(tensors["pool"], tensors["logits"], bool(tensors["coloured"]))
         if accelerator.is_main_process:
             open_work(folder, origin)
         accelerator.wait_for_everyone()
-        images = sample_images(sampler, tokenizer, labels, params.seed, folder / "images.npy", accelerator)
-        features = extract(extractor, ArrayImages(images), params.evaluation.batch, accelerator)
+        seed = (self.params.seed, TUNING)
+        images = sample_images(sampler, self.tokenizer, self.labels, seed, folder / "images.npy", accelerator)
+        features = extract(self.extractor, ArrayImages(images), self.params.evaluation.batch, accelerator)
         if accelerator.is_main_process:
             with replacing(path) as temporary:
                 save_file({**features._asdict(), "coloured": torch.tensor(features.coloured)}, temporary)
@@ -110,5 +146,11 @@ def _features(
                 remove(leftover)
         accelerator.wait_for_everyone()
         return features
-    tensors = load_file(path)
-    return Features(tensors["pool"], tensors["logits"], bool(tensors["coloured"]))
+
+
+def with_run(sampler: TokenSampler, run: Run) -> TokenSampler:
+    """The same prepared model with other settings."""
+    changed = copy.copy(sampler)
+    changed.guidance = guidance_of(run) if isinstance(run, GuidedRunParams) else None
+    changed.choices = choices_of(run)
+    return changed

@@ -19,6 +19,16 @@ def summarise(rows: dict[str, Tensor], vocabulary: Vocabulary) -> dict[str, floa
     return result
 
 
+def nats_per_image(rows: dict[str, Tensor], vocabulary: Vocabulary) -> dict[str, float]:
+    """What an image costs in nats by segment, and in all: a bound of -log p, comparable between models of its tokens.
+
+    Systems compare where they have the same visual tokens, as a tokenizer with and without a prologue added to it.
+    """
+    segments = np.split(rows["loss"].double().numpy(), (vocabulary.prologue_tokens, vocabulary.prefix), axis=1)
+    nats = {name: float(own.sum(1).mean()) for name, own in zip(("prologue", "eos", "visual"), segments, strict=True)}
+    return nats | {"total": sum(nats.values())}
+
+
 def per_position(rows: dict[str, Tensor], vocabulary: Vocabulary) -> pd.DataFrame:
     """Mean loss and entropy in nats at each position of the sequence, with the segment that it belongs to."""
     tokens = vocabulary.prologue_tokens

@@ -78,11 +78,26 @@ METRICS = (
     *_metrics(
         "evaluate_generation",
         ("gfd", r"cfg\.(gfd_\w+|gfid)", "Generation distance, guided", "lower", "gFID", "4.11"),
+        ("gap", r"cfg\.to_reconstructions\.(gfd_\w+|gfid)", "Distance to reconstructions, guided", "lower"),
+        ("gap_recall", r"cfg\.to_reconstructions\.recall(_lite2)?", "Recall of reconstructions, guided", "higher"),
         ("is", r"cfg\.is(_lite2)?", "Inception-style score, guided", "higher", "IS", "210.3"),
         ("precision", r"cfg\.precision(_lite2)?", "Precision, guided", "higher", "", "0.83"),
         ("recall", r"cfg\.recall(_lite2)?", "Recall, guided", "higher", "", "0.48"),
         ("kid", r"cfg\.kid(_lite2)?", "Kernel distance (KID), guided", "lower"),
         ("gfd_plain", r"no_cfg\.(gfd_\w+|gfid)", "Generation distance, no guidance", "lower", "gFID w/o CFG", "10.75"),
+        (
+            "gap_plain",
+            r"no_cfg\.to_reconstructions\.(gfd_\w+|gfid)",
+            "Distance to reconstructions, no guidance",
+            "lower",
+        ),
+        (
+            "gap_recall_plain",
+            r"no_cfg\.to_reconstructions\.recall(_lite2)?",
+            "Recall of reconstructions, no guidance",
+            "higher",
+        ),
+        ("floor", r"floor\.(gfd_\w+|gfid)", "Distance of other reconstructions to reconstructions", ""),
         ("is_plain", r"no_cfg\.is(_lite2)?", "Inception-style score, no guidance", "higher"),
         ("precision_plain", r"no_cfg\.precision(_lite2)?", "Precision, no guidance", "higher"),
         ("recall_plain", r"no_cfg\.recall(_lite2)?", "Recall, no guidance", "higher"),
@@ -91,6 +106,9 @@ METRICS = (
     *_metrics(
         "evaluate_likelihood",
         ("ar_loss", r"loss", "AR loss, nats per token", "lower", "AR loss"),
+        ("nats", r"nats\.total", "Nats per image", "lower"),
+        ("prologue_nats", r"nats\.prologue", "Nats per image, prologue", "lower"),
+        ("visual_nats", r"nats\.visual", "Nats per image, visual tokens", "lower"),
         ("prologue_loss", r"prologue_loss", "AR loss on prologue tokens", "lower"),
         ("visual_loss", r"visual_loss", "AR loss on visual tokens", "lower"),
         ("prologue_unsure", r"prologue_conditional_entropy", "Conditional entropy of prologue tokens, nats", ""),
@@ -134,6 +152,24 @@ def find(metrics: Metrics, name: str) -> tuple[str, float] | None:
         if re.fullmatch(metric.key, key) and isinstance(value, int | float):
             return key, value
     return None
+
+
+def find_interval(metrics: Metrics, name: str) -> tuple[float, float] | None:
+    """The 95 % interval of a metric in what was recorded, over images; None where none was measured."""
+    hit = find(metrics, name)
+    return None if hit is None else interval_of(metrics[NAMED[name].stage], hit[0])
+
+
+def interval_of(values: dict[str, Any], key: str) -> tuple[float, float] | None:
+    """The interval recorded beside a key of a stage: RUN.interval.KEY.low and .high."""
+    *parents, last = key.split(".")
+    low, high = (values.get(".".join([*parents, "interval", last, end])) for end in ("low", "high"))
+    return None if low is None or high is None else (low, high)
+
+
+def is_interval(key: str) -> bool:
+    """Whether a recorded key is an end of an interval, which is shown with its metric."""
+    return re.fullmatch(r"(.+\.)?interval\..+\.(low|high)", key) is not None
 
 
 def metric_of(stage: str, key: str) -> Metric | None:

@@ -191,6 +191,12 @@ void geglu_backward(const T *dy, const T *x, T *dx, Index rows, Index hidden) {
     }
 }
 
+template <class T>
+inline void fetch(const T *vector) {
+    const char *bytes = reinterpret_cast<const char *>(vector);
+    for (Index line = 0; line < Index(HEAD * sizeof(T)); line += 64) __builtin_prefetch(bytes + line);
+}
+
 // One query (rows, heads, 64) each over keys and values (rows, heads, length, 64), the first `seen` of them.
 template <class T>
 void decode_attention(const T *q, const T *keys, const T *values, T *out, Index heads_of_all, Index length,
@@ -201,6 +207,7 @@ void decode_attention(const T *q, const T *keys, const T *values, T *out, Index 
         float query[HEAD], weights[seen], sum = 0, largest = -INFINITY, total[HEAD] = {0};
         for (Index i = 0; i < HEAD; i++) query[i] = get(q[head * HEAD + i]) * 0.125f;
         for (Index t = 0; t < seen; t++) {
+            fetch(value + t * HEAD);
             float dot = 0;
 #pragma omp simd reduction(+ : dot)
             for (Index i = 0; i < HEAD; i++) dot += query[i] * get(key[t * HEAD + i]);
@@ -211,6 +218,7 @@ void decode_attention(const T *q, const T *keys, const T *values, T *out, Index 
         for (Index t = 0; t < seen; t++) sum += weights[t] = exponential(weights[t] - largest);
         for (Index t = 0; t < seen; t++) {
             float weight = weights[t];
+            fetch(key + (length + t) * HEAD);
 #pragma omp simd
             for (Index i = 0; i < HEAD; i++) total[i] += weight * get(value[t * HEAD + i]);
         }

@@ -18,6 +18,7 @@ from prologue.data.loader import view_batches
 from prologue.figures.samples import COLUMNS, class_grid, held_grid, swapped_grid, table_grid
 from prologue.models.saved import load_ar, load_tokenizer
 from prologue.models.tokenizer import Tokenizer
+from prologue.sampling.adopted import read_adopted, with_adopted
 from prologue.sampling.generation import TokenSampler
 from prologue.sampling.images import token_samplers
 from prologue.sampling.prologues import draw_held, draw_of_real, draw_swapped
@@ -25,13 +26,23 @@ from prologue.sampling.samples import balanced_labels, write_samples
 
 
 def make_samples(
-    params: Params, ar_folder: Path, tokenizer_folder: Path, tokens: Path, shards: Path, output: Path, figures: Path
+    params: Params,
+    ar_folder: Path,
+    tokenizer_folder: Path,
+    tokens: Path,
+    shards: Path,
+    sweep: Path,
+    output: Path,
+    figures: Path,
 ) -> dict[str, Any]:
     """Sample `sampling.images` images in both runs, classes taking turns, and draw them; returns the stage's metrics.
 
-    Writes samples_RUN.png and, with a prologue, held_, real_prologue and swapped_prologues.png to `figures`.
+    Both runs take what the stage sweep chose. Writes samples_RUN.png and, with a prologue, held_, real_prologue and
+    swapped_prologues.png to `figures`.
     """
     accelerator, params = start_accelerator(), settle(params)
+    adopted = read_adopted(sweep)
+    params = params.model_copy(update={"sampling": with_adopted(params.sampling, adopted)})
     ar = load_ar(ar_folder, accelerator.device)
     tokenizer = load_tokenizer(tokenizer_folder, accelerator.device)
     names = read_json(tokens / "manifest.json")["classes"]
@@ -55,6 +66,7 @@ def make_samples(
         "images_per_class": sorted({int(count) for count in counts[counts > 0]}),
         "images_per_second": speed,
         "seed": params.seed,
+        "adopted": adopted,
         "precision": params.sampling.precision,
     }
 

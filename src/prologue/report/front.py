@@ -7,13 +7,14 @@ from typing import Any
 import yaml
 from markupsafe import Markup
 
-from prologue.core.params import Params
+from prologue.core.params import Params, SamplingParams
 from prologue.core.systems import has_prologue
 from prologue.figures.curves import training_curves
 from prologue.measures.recorded import read_metrics
-from prologue.measures.registry import METRICS, STAGES, Metrics, is_cost, metric_of
-from prologue.report.pages import duration, number, percent, read_picture, text, write_page
+from prologue.measures.registry import METRICS, STAGES, Metrics, interval_of, is_cost, is_interval, metric_of
+from prologue.report.pages import duration, ends, number, percent, read_picture, text, write_page
 from prologue.report.verdict import evidence, headline, key_figures, total_time, verdict
+from prologue.sampling.adopted import Adopted, with_adopted
 
 
 def write_report(params: Params, metrics: Path, figures: Path, curves: Path, output: Path) -> dict[str, int]:
@@ -45,6 +46,7 @@ def write_report(params: Params, metrics: Path, figures: Path, curves: Path, out
         output,
         root="",
         params=params,
+        sampling=_sampling(params, known),
         with_prologue=has_prologue(params),
         params_yaml=yaml.safe_dump(params.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
         headline=headline(tiles),
@@ -65,6 +67,15 @@ def write_report(params: Params, metrics: Path, figures: Path, curves: Path, out
     return {"bytes": len(page.encode()), "figures": page.count("<img ") + page.count("<svg ")}
 
 
+def _sampling(params: Params, metrics: Metrics) -> SamplingParams:
+    """The settings that the samples were drawn at."""
+    adopted: Adopted = {}
+    for key, value in metrics.get("samples", {}).items():
+        if match := re.fullmatch(r"adopted\.(\w+)\.(.+)", key):
+            adopted.setdefault(match[1], {})[match[2]] = value
+    return with_adopted(params.sampling, adopted)
+
+
 # The tables: every key of every metrics file stands in exactly one of them.
 
 
@@ -83,7 +94,9 @@ def _comparison(metrics: Metrics) -> dict[str, list[dict[str, str]]]:
         for key, value in metrics.get(metric.stage, {}).items():
             if re.fullmatch(metric.key, key):
                 share = metric.percent and isinstance(value, int | float)
-                rows.append(row | {"key": key, "measured": percent(value) if share else text(value)})
+                within = interval_of(metrics[metric.stage], key)
+                shown = percent(value) if share else text(value)
+                rows.append(row | {"key": key, "measured": shown + (f" {ends(within)}" if within else "")})
     return groups
 
 
@@ -128,7 +141,7 @@ def _protocol(metrics: Metrics) -> dict[str, list[tuple[str, str]]]:
         rest = [
             (key, text(value, exact=True))
             for key, value in values.items()
-            if not is_cost(key) and metric_of(stage, key) is None
+            if not (is_cost(key) or is_interval(key)) and metric_of(stage, key) is None
         ]
         if rest:
             protocol[stage] = rest

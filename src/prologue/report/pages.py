@@ -71,6 +71,11 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:.4g}"
 
 
+def ends(interval: tuple[float, float]) -> str:
+    """A 95 % interval."""
+    return f"[{number(interval[0])}, {number(interval[1])}]"
+
+
 def percent(share: float) -> str:
     """A share in percent."""
     return f"{100 * share:.1f} %"

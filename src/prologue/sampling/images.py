@@ -58,11 +58,11 @@ def sample_images(
     sampler: TokenSampler,
     tokenizer: Tokenizer,
     labels: NDArray[np.int64],
-    seed: int,
+    seed: Seed,
     path: Path,
     accelerator: Accelerator,
 ) -> NDArray[np.uint8]:
-    """Draw one image per label (N,), image i of the seed (seed, i), into the file `path`; returns its memory map.
+    """Draw one image per label (N,), image i of the seed (*seed, i), into the file `path`; returns its memory map.
 
     Processes take turns with the blocks. Blocks that a killed run had drawn are found again.
     """
@@ -79,7 +79,7 @@ def sample_images(
     for place in progress(own, path.stem, "block"):
         indices = np.arange(place * block, min((place + 1) * block, len(labels)))
         classes = torch.from_numpy(labels[indices]).to(accelerator.device)
-        seeds: list[Seed] = [(seed, int(index)) for index in indices]
+        seeds: list[Seed] = [(*seed, int(index)) for index in indices]
         images[indices] = decode(tokenizer, sampler.sample(classes, seeds).visual)
         images.flush()
         done[place] = True

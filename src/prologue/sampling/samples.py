@@ -36,7 +36,7 @@ def write_samples(
     with building(output, origin_of(settings, inputs, __file__), accelerator.wait_for_everyone) as folder:
         for run, sampler in samplers.items():
             began, path = time.perf_counter(), folder / f"{run}.npy"
-            images = sample_images(sampler, tokenizer, labels, params.seed, path, accelerator)
+            images = sample_images(sampler, tokenizer, labels, (params.seed,), path, accelerator)
             speed[run] = round(len(labels) / (time.perf_counter() - began), 1)
             if accelerator.is_main_process:
                 np.savez(folder / f"{run}.npz", arr_0=images, arr_1=labels)

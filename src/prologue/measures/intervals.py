@@ -1,0 +1,69 @@
+"""How sure a distance is: intervals by resampling images, as if others had been drawn from the same model."""
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import eigh, eigvalsh
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+from prologue.core.launch import own_threads
+from prologue.measures.fidelity import Statistics
+
+RESAMPLES = 40  # enough for a standard deviation (Efron and Tibshirani 1993, Ch. 6)
+NORMAL = 1.96  # standard deviations on each side of 95 % of a normal distribution
+
+
+def frechet_deviations(features: Tensor, references: list[Statistics], seed: int = 0) -> list[float]:
+    """Bootstrap standard deviation of the Frechet distance of float features (N, D) to each of the references.
+
+    The images are drawn again with replacement; the references stay. Distances of resampled sets are larger than that
+    of the set, since fewer images differ in them, but by nearly the same, so that their spread is what counts.
+    """
+    x = features.double().numpy()
+    counts = np.random.default_rng(seed).multinomial(len(x), np.full(len(x), 1 / len(x)), RESAMPLES)
+    with threadpool_limits(1, "blas"):  # the last digits would depend on the number of cores
+        roots = [_root(reference.sigma) for reference in references]
+        with ThreadPoolExecutor(own_threads()) as pool:
+            drawn = list(pool.map(lambda count: _distances(x, count, references, roots), counts))
+    return [float(deviation) for deviation in np.std(drawn, axis=0, ddof=1)]
+
+
+def interval(value: float, deviation: float) -> dict[str, float]:
+    """The 95 % interval of a normal distribution around a value: low and high."""
+    return {"low": value - NORMAL * deviation, "high": value + NORMAL * deviation}
+
+
+def subset_deviation(deviation: float, subset: int, images: int) -> float:
+    """Standard deviation of a mean over all images, from that of its values in random subsets without replacement.
+
+    A subset of m of n images varies by 1/m - 1/n, and n images drawn again by 1/n (Politis and Romano 1994); m < n.
+    """
+    return deviation * math.sqrt(subset / (images - subset))
+
+
+def _root(sigma: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Symmetric square root of a covariance (D, D)."""
+    values, vectors = eigh(sigma)
+    root: NDArray[np.float64] = (vectors * np.sqrt(values.clip(0))) @ vectors.T
+    return root
+
+
+def _distances(
+    x: NDArray[np.float64], counts: NDArray[np.int64], references: list[Statistics], roots: list[NDArray[np.float64]]
+) -> list[float]:
+    """Distances of the images x (N, D), each taken `counts` times."""
+    mu = counts @ x / len(x)
+    centred = (x - mu) * np.sqrt(counts)[:, None]
+    sigma = centred.T @ centred / (len(x) - 1)
+    return [
+        float(
+            ((mu - reference.mu) ** 2).sum()
+            + np.trace(sigma)
+            + np.trace(reference.sigma)
+            - 2 * np.sqrt(eigvalsh(root @ sigma @ root).clip(0)).sum()
+        )
+        for reference, root in zip(references, roots, strict=True)
+    ]
