@@ -3,10 +3,10 @@
 import argparse
 import sys
 
-from prologue.cli import compare, describe, evaluate, importing, study, summary, variant, watch
+from prologue.cli import compare, data, describe, evaluate, importing, study, summary, variant, watch
 from prologue.core.errors import PrologueError
 
-COMMANDS = (variant, importing, describe, watch, evaluate, study, compare, summary)
+COMMANDS = (data, variant, importing, describe, watch, evaluate, study, compare, summary)
 
 
 def main() -> None:
