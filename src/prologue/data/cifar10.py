@@ -24,6 +24,12 @@ SIZE = 32  # px
 TIME = (1980, 1, 1, 0, 0, 0)  # of the files in the zip, which is the same whenever it is made
 BATCH = re.compile(r"(?:data_batch_\d|test_batch)(?:\.bin|\.png)?|(?:train|test).*\.parquet")
 LABELS = {"train": "train_lables.json", "test": "test_lables.json"}  # as the npm package spells them
+ALLOWED = {  # what pickles of arrays call
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("_codecs", "encode"): codecs.encode,  # bytes, as Python 3 writes them for Python 2
+    **{(f"numpy.{core}.multiarray", "_reconstruct"): np.zeros(1).__reduce__()[0] for core in ("core", "_core")},
+}
 
 Images = NDArray[np.uint8]  # (N, 32, 32, 3)
 
@@ -107,16 +113,9 @@ def _planar(rows: Images) -> Images:
 class _ArraysOnly(pickle.Unpickler):
     """Reads pickles of plain values and NumPy arrays, as the dataset's are, and calls nothing else."""
 
-    ALLOWED = {
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-        ("_codecs", "encode"): codecs.encode,  # bytes, as Python 3 writes them for Python 2
-        **{(f"numpy.{core}.multiarray", "_reconstruct"): np.zeros(1).__reduce__()[0] for core in ("core", "_core")},
-    }
-
     def find_class(self, module: str, name: str) -> Any:
         """Raises UnpicklingError for whatever makes no array."""
         try:
-            return self.ALLOWED[module, name]
+            return ALLOWED[module, name]
         except KeyError:
             raise pickle.UnpicklingError(f"its pickle wants {module}.{name}, which is not read") from None
