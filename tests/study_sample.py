@@ -28,8 +28,7 @@ STUDY: dict[str, Any] = {
         {
             "label": "2D",
             "overrides": {"prologue.mode": "none"},
-            "status": "done",
-            "commit": "4f1c2aa90c1d",
+            "runs": [{"status": "done", "commit": "4f1c2aa90c1d"}],
             "params": {"seed": 0, "prologue.mode": "none"},
             "metrics": {"gfd": 341.81, "gfd_plain": 1352.6, "psnr": 22.41, "parameters": 2058368},
             "paper": {"gfd": 5.02, "gfd_plain": 15.1},
@@ -37,16 +36,14 @@ STUDY: dict[str, Any] = {
         {
             "label": "1D",
             "overrides": {"prologue.mode": "none", "tokenizer.layout": "1d"},
-            "status": "done",
-            "commit": "0b7e11d2a3f4",
+            "runs": [{"status": "done", "commit": "0b7e11d2a3f4"}],
             "params": {"seed": 0, "prologue.mode": "none"},
             "metrics": {"gfd": 362.07, "gfd_plain": 390.22, "psnr": 21.02, "parameters": 2058368},
             "paper": {"gfd": 4.63, "gfd_plain": 13.7},
         },
         {
             "label": "Prologue",
-            "status": "done",
-            "commit": "9a90be51c0de",
+            "runs": [{"status": "done", "commit": "9a90be51c0de"}],
             "params": {"seed": 0, "prologue.mode": "joint"},
             "metrics": {"gfd": 323.48, "gfd_plain": 334.62, "psnr": 22.24, "parameters": 2083200},
             "paper": {"gfd": 4.11, "gfd_plain": 10.75},
@@ -54,11 +51,12 @@ STUDY: dict[str, Any] = {
         {
             "label": "Prologue-Post",
             "overrides": {"prologue.mode": "post"},
-            "status": "failed",
-            "reason": "stage attach ended with status 1: the loss is not finite at step 12",
+            "runs": [
+                {"status": "failed", "reason": "stage attach ended with status 1: the loss is not finite at step 12"}
+            ],
             "paper": {"gfd": 4.7},
         },
-        {"label": "Prologue-OneStage", "overrides": {"prologue.mode": "onestage"}, "status": "not run"},
+        {"label": "Prologue-OneStage", "overrides": {"prologue.mode": "onestage"}, "runs": [{"status": "not run"}]},
     ],
     "figures": [
         {

@@ -176,24 +176,26 @@ def test_findings_name_the_best_row_and_the_papers_order(tmp_path: Path) -> None
         "3 of 3 pairs of rows stand in the paper's order.",
         "PSNR, dB: 2D is best with 22.41, before Prologue with 22.24.",
     ]
-    assert study.state == "3 of 5 rows done, 1 failed, 1 not run"
+    assert study.state == "3 of 5 runs done, 1 failed, 1 not run"
 
 
 def test_a_study_without_numbers_or_pictures_says_so(tmp_path: Path) -> None:
-    write_study(tmp_path / "table1", rows=[row | {"status": "not run"} for row in STUDY["rows"]])
+    write_study(
+        tmp_path / "table1", rows=[{"label": row["label"], "runs": [{"status": "not run"}]} for row in STUDY["rows"]]
+    )
     for picture in (tmp_path / "table1").glob("curve.*"):
         picture.unlink()
     page = write_study_page(tmp_path / "table1").read_text()
     assert "Nothing to compare yet" in page
     assert "Not drawn: there is no curve.png" in page
-    assert "0 of 5 rows done, 5 not run" in (tmp_path / "index.html").read_text()
+    assert "0 of 5 runs done, 5 not run" in (tmp_path / "index.html").read_text()
 
 
 def test_a_bad_study_names_the_file_and_the_key(tmp_path: Path) -> None:
     with pytest.raises(PrologueError, match=r"study\.json not found"):
         write_study_page(tmp_path)
-    write_study(tmp_path / "table1", rows=[{"label": "2D", "status": "maybe"}])
-    with pytest.raises(PrologueError, match=r"study\.json holds no study: rows\.0\.status"):
+    write_study(tmp_path / "table1", rows=[{"label": "2D", "runs": [{"status": "maybe"}]}])
+    with pytest.raises(PrologueError, match=r"study\.json holds no study: rows\.0\.runs\.0\.status"):
         write_study_page(tmp_path / "table1")
 
 

@@ -1,6 +1,7 @@
 """Studies: what their files say, what a plan foretells, and a run that is interrupted, goes on and reports failures."""
 
 import json
+import math
 import re
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import scipy.stats
 import yaml
 from clone import Clone
 from preloaded import Preloaded
@@ -16,7 +18,10 @@ from tiny import ROOT, TINY, write_image_folder
 
 from prologue.core.errors import PrologueError
 from prologue.figures.studies import Point, draw_chart
+from prologue.measures.seeds import contrast
 from prologue.studies.definition import SCALES, STUDIES, load_study, rows_at
+from prologue.studies.table import Column, Row, Run, Study
+from prologue.studies.text import as_frame, as_markdown
 
 NAMES = sorted(path.stem for path in (ROOT / STUDIES).glob("*.yaml"))
 PHOTOS = {"data.source": "photos"}
@@ -72,6 +77,7 @@ def test_bad_studies_are_refused_by_name(tmp_path: Path, monkeypatch: pytest.Mon
         rows_at(load_study("table1"), "table1", "huge")
     for change, message in (
         ({"columns": ["speed"]}, "nothing measures speed"),
+        ({"baseline": "3D"}, "there is no row 3D; known: 2D, broken"),
         ({"rows": [{"label": "a", "color": 1}]}, "color"),
         ({"rows": [{"label": "a", "times": {"prologue.size": 2}}]}, r"there is no param prologue\.size"),
         ({"rows": [{"label": "a", "variants": {"imagenet": []}}]}, "no rows at the scale smoke"),
@@ -85,17 +91,57 @@ def test_bad_studies_are_refused_by_name(tmp_path: Path, monkeypatch: pytest.Mon
                 rows_at(load_study("bad"), "bad", "smoke")
 
 
+def test_every_row_is_run_with_every_seed() -> None:
+    study = load_study("table1").model_copy(update={"seeds": [0, 3]})
+    rows = rows_at(study, "table1", "default")
+    assert [row.seed for row in rows] == [0] * 4 + [3] * 4
+    assert [row.params.seed for row in rows] == [row.seed for row in rows]
+    assert len({row.name for row in rows}) == 8
+    assert [row.label for row in rows[:4]] == [row.label for row in rows[4:]]
+
+
+def test_tables_tell_mean_spread_and_paired_difference(tmp_path: Path) -> None:
+    own, baseline = {0: 8.0, 1: 9.0, 2: 10.0}, {0: 10.0, 1: 10.0, 2: 13.0}
+    found = contrast(own, baseline)
+    assert found is not None
+    test = scipy.stats.ttest_rel(list(own.values()), list(baseline.values()))
+    ends = test.confidence_interval(0.95)
+    assert (found.difference, found.low, found.high) == pytest.approx((-2, ends.low, ends.high))
+    logs = scipy.stats.ttest_1samp([math.log(own[s] / baseline[s]) for s in own], 0)
+    inside = logs.confidence_interval(0.95)
+    assert found.ratio == pytest.approx((0.8 * 0.9 * 10 / 13) ** (1 / 3))
+    assert (found.ratio_low, found.ratio_high) == pytest.approx((math.exp(inside.low), math.exp(inside.high)))
+    assert not found.is_certain
+    assert contrast({0: 1.0, 1: 1.1, 2: 1.05}, baseline) is not None
+    assert contrast({4: 1.0}, baseline) is None
+    runs = [Run(seed=seed, status="done") for seed in own] + [Run(seed=3, status="not run")]
+    column = Column(key="gfd", label="gFD")
+    row = Row(label="ours", runs=runs, metrics={"gfd": 9.0}, spread={"gfd": 1.0}, against_baseline={"gfd": found})
+    alone = Row(label="one", runs=[Run(status="done", intervals={"gfd": (4.0, 6.0)})], metrics={"gfd": 5.0})
+    study = Study.model_validate(
+        {"name": "a", "title": "A", "question": "?", "scale": "small", "created": "2026-11-26T12:00:00"}
+        | {"columns": [column], "seeds": [0, 1, 2, 3], "baseline": "2D", "rows": [row, alone]}
+    )
+    text = as_markdown(study)
+    assert "| ours | not run: seed 3 | 9 ± 1 |" in text
+    assert "| one | done | 5 [4, 6] |" in text
+    assert f"| ours | -2 [{ends.low:+.4g}, {ends.high:+.4g}]; ratio 0.821" in text
+    assert len(as_frame(study)) == 5
+
+
 def test_figures_say_what_they_show(tmp_path: Path) -> None:
     figures = {figure.kind: figure for name in ("table1", "fig5", "figA1") for figure in load_study(name).figures}
     sweep = pd.DataFrame({"visual.guidance": [2.0, 1.0], "gfd_lite2": [8.0, 9.0], "is_lite2": [3.0, 2.0]})
     points = [
-        Point("a", "into a", {"prologue.ar_weight": 0.1, "rfd": 2.5, "gfd": 4.0, "gfd_plain": 9.0}, sweep),
-        Point("b", "into a", {"prologue.ar_weight": 0.01, "rfd": 3.5, "gfd": 5.0, "gfd_plain": 8.0}, None),
-        Point("alone", "alone", {"prologue.ar_weight": 3.0, "rfd": 1.5, "gfd": None, "gfd_plain": 7.0}, None),
+        Point(
+            "a", "into a", {"prologue.ar_weight": 0.1, "rfd": 2.5, "gfd": 4.0, "gfd_plain": 9.0}, {"gfd": 0.25}, sweep
+        ),
+        Point("b", "into a", {"prologue.ar_weight": 0.01, "rfd": 3.5, "gfd": 5.0, "gfd_plain": 8.0}, {}, None),
+        Point("alone", "alone", {"prologue.ar_weight": 3.0, "rfd": 1.5, "gfd": None, "gfd_plain": 7.0}, {}, None),
     ]
     told = {kind: draw_chart(figure.chart, points, {}, tmp_path / f"{kind}.svg") for kind, figure in figures.items()}
     assert told["bars"] is not None
-    assert "gfd: a 4; b 5." in told["bars"]
+    assert "gfd: a 4 ± 0.25; b 5." in told["bars"]
     assert "rfd: into a 3.5 at 0.01, 2.5 at 0.1; alone 1.5 at 3" in str(told["lines"])
     assert "a from 9 to 8" in str(told["sweep"])
     for kind in told:
@@ -111,7 +157,7 @@ def test_a_study_survives_interruption_and_failing_rows_and_reruns_nothing_that_
     clone = Clone(tmp_path / "clone", preloaded)
     clone.change(TINY | PHOTOS | {"data.val_fraction": 0.2})
     (clone.folder / "studies").mkdir()
-    (clone.folder / "studies" / "small.yaml").write_text(yaml.safe_dump(SMALL))
+    (clone.folder / "studies" / "small.yaml").write_text(yaml.safe_dump(SMALL | {"baseline": "2D"}))
     clone.run("git", "add", "-A")
     clone.run("git", "commit", "-qm", "study")
     assert clone.stages_run("repro", "reference") == {"plan", "shards", "reference"}
@@ -136,9 +182,9 @@ def test_a_study_survives_interruption_and_failing_rows_and_reruns_nothing_that_
     for line in first.stdout:
         if line.rstrip().endswith(": success"):  # DVC's queue has an order of its own
             break
-    done = line.split("  ")[1].removesuffix(": success\n")
+    done = line.split("  ")[1].removesuffix(", seed 0: success\n")
     first.send_signal(signal.SIGINT)
-    assert re.search(r"1 of 3 rows done(, 1 failed)?, [12] not run", first.stdout.read())
+    assert re.search(r"1 of 3 runs done(, 1 failed)?, [12] not run", first.stdout.read())
     assert first.wait(timeout=120) == 1
 
     plan = clone.run("prologue", "study", "small", "--plan").stdout
@@ -146,17 +192,22 @@ def test_a_study_survives_interruption_and_failing_rows_and_reruns_nothing_that_
     again = clone.run("prologue", "study", "small")
     assert again.returncode == 1
     assert "1 rows failed: broken; the table says why" in again.stderr
-    assert f"{done}:" not in again.stdout  # it was not run again
-    results = clone.folder / "reports" / "studies" / "small"
+    assert f"{done}, seed" not in again.stdout  # it was not run again
+    results = clone.folder / "reports" / "studies" / "small-default"
     study = json.loads((results / "study.json").read_text())
-    assert [row["status"] for row in study["rows"]] == ["done", "failed", "done"]
-    assert study["rows"][1]["reason"].startswith("shards: ")
-    assert "nothing" in study["rows"][1]["reason"]
+    runs = [row["runs"][0] for row in study["rows"]]
+    assert [run["status"] for run in runs] == ["done", "failed", "done"]
+    assert runs[1]["reason"].startswith("shards: ")
+    assert "nothing" in runs[1]["reason"]
     assert study["rows"][2]["label"] == "Post on photos, 6 tokens"
     assert study["rows"][2]["params"]["prologue.tokens"] == 6
     assert study["rows"][0]["metrics"]["psnr"] == study["rows"][2]["metrics"]["psnr"]  # of the same frozen tokenizer
     table = pd.read_csv(results / "table.csv")
     assert table["paper (ImageNet 256): PSNR"][0] == 20.71
+    against = study["rows"][2]["against_baseline"]["psnr"]
+    assert (against["difference"], against["low"], against["ratio"]) == (0, None, 1)
+    for reference in clone.run("git", "for-each-ref", "--format=%(refname)", "refs/exps").stdout.split():
+        clone.run("git", "update-ref", "-d", reference)  # as on another machine: the saved rows stay
     clone.edit("report/verdict.py", "at least 20 dB", "at least 21 dB")  # no stage of the study
     clone.run("git", "commit", "-qam", "a later commit")
     assert "1 experiments to run" in clone.run("prologue", "study", "small", "--plan").stdout  # the broken one

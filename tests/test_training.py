@@ -25,8 +25,9 @@ from prologue.tokens import encoding
 from prologue.tokens.cache import TokenCache
 from prologue.tokens.encoding import write_tokens
 from prologue.training import tokenizer as tokenizer_training
+from prologue.training.attach import AttachTask, with_prologue
 from prologue.training.ema import EMA
-from prologue.training.plan import plan_tokenizer
+from prologue.training.plan import plan_attach, plan_tokenizer
 from prologue.training.schedule import Schedule
 from prologue.training.tokenizer import TokenizerTask, tokenizer_config
 
@@ -101,6 +102,26 @@ def test_bf16_trains_both_stages_and_keeps_fp32_weights(shards: Path) -> None:
     for name in ("tokenizer", "ar"):
         assert all(tensor.dtype == torch.float32 for tensor in load_file(f"{name}/model.safetensors").values())
     assert last("curves/ar/train/loss.tsv") < 5
+
+
+@pytest.mark.parametrize("mode", ["joint", "post"])
+def test_a_start_from_data_has_all_kinds_of_codes_in_use(mode: str, shards: Path) -> None:
+    used = {}
+    for start in ("random", "data"):
+        overrides = {"prologue__start": start, "prologue__mode": mode, "prologue__codebook": 24}
+        params = tiny_params(**overrides)
+        plan = plan_tokenizer(params) if mode == "joint" else plan_attach(params)
+        assert plan is not None
+        torch.manual_seed(0)
+        tokenizer = Tokenizer(tokenizer_config(plan_tokenizer(params)))
+        if mode == "post":
+            with_prologue(tokenizer, plan.prologue)
+        task = (TokenizerTask if mode == "joint" else AttachTask)(plan, shards, tokenizer, start_accelerator())
+        images = torch.cat([images for _, (images, _) in zip(range(6), task.batches(0), strict=False)])
+        prologue = tokenizer.encode(images).prologue
+        assert prologue is not None
+        used[start] = len(prologue.unique())
+    assert used["data"] > 2 * used["random"]
 
 
 def test_post_leaves_every_visual_weight_and_image_as_it_was(shards: Path) -> None:

@@ -10,7 +10,8 @@ def add_to(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add_parser("study", help="run a table or figure of the paper as experiments")
     parser.add_argument("name", help="of a file in studies/")
-    parser.add_argument("--scale", default="default", help="smoke, default or imagenet (default: %(default)s)")
+    parser.add_argument("--scale", default="default", help="smoke, default, small or imagenet (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, help="run with so many seeds, 0, 1, ... (default: as the study says)")
     parser.add_argument("--plan", action="store_true", help="only show what would run")
     parser.add_argument(
         "--jobs", type=int, help="experiments at once, each on cores of its own (default: one per core; 1 beside a GPU)"
@@ -24,6 +25,6 @@ def run(given: argparse.Namespace) -> None:
     from prologue.studies.study import print_plan, run
 
     if given.plan:
-        print_plan(given.name, given.scale)
+        print_plan(given.name, given.scale, given.seeds, given.jobs or most_jobs())
     else:
-        run(given.name, given.scale, given.jobs or most_jobs(), write_study_page)
+        run(given.name, given.scale, given.seeds, given.jobs or most_jobs(), write_study_page)

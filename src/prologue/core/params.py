@@ -93,6 +93,7 @@ class PrologueParams(Section):
     tokens: Count
     codebook: TokenId
     tau: Positive
+    start: Literal["random", "data"]
     ar_weight: NonNegative
     visual_dropout: Fraction
     compact_ar: TransformerParams

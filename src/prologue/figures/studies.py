@@ -25,11 +25,14 @@ class Chart:
 
 @dataclass(frozen=True)
 class Point:
-    """A row that is done: its label, the line it belongs to, its params and measurements by key, its sweep."""
+    """A row that is done: its label, the line it belongs to, its sweep; by key its params and mean measurements, and
+    how these spread over seeds.
+    """
 
     label: str
     group: str
     values: dict[str, Any]
+    spread: dict[str, float]
     sweep: pd.DataFrame | None
 
 
@@ -59,12 +62,19 @@ def _bars(panel: Axes, chart: Chart, key: str, points: list[Point]) -> list[str]
     """A bar per row, with its value."""
     known = [point for point in points if point.values.get(key) is not None]
     values = [point.values[key] for point in known]
-    bars = panel.barh([point.label for point in known], values, color=BLUE, height=0.6)
-    panel.bar_label(bars, [f" {value:.4g}" for value in values])
+    errors = [point.spread.get(key, 0.0) for point in known] if any(key in point.spread for point in known) else None
+    bars = panel.barh([point.label for point in known], values, xerr=errors, color=BLUE, height=0.6, capsize=3)
+    panel.bar_label(bars, [f" {_told(point, key)}" for point in known])
     panel.invert_yaxis()
     panel.grid(axis="y", visible=False)
     panel.margins(x=0.25)
-    return [f"{point.label} {point.values[key]:.4g}" for point in known]
+    return [f"{point.label} {_told(point, key)}" for point in known]
+
+
+def _told(point: Point, key: str) -> str:
+    """A mean with its spread over seeds."""
+    over = point.spread.get(key)
+    return f"{point.values[key]:.4g}" + ("" if over is None else f" ± {over:.2g}")
 
 
 def _lines(panel: Axes, chart: Chart, key: str, points: list[Point]) -> list[str]:
@@ -81,8 +91,12 @@ def _lines(panel: Axes, chart: Chart, key: str, points: list[Point]) -> list[str
         if len(ordered) == 1:
             panel.axhline(y[0], color=colour, linestyle="--", linewidth=1.2, label=group)
         else:
-            panel.plot(x, y, marker=MARKERS[number % len(MARKERS)], color=colour, label=group)
-        told.append(f"{group} " + ", ".join(f"{b:.4g} at {a:g}" for a, b in zip(x, y, strict=True)))
+            errors = [point.spread.get(key, 0.0) for point in ordered]
+            marker = MARKERS[number % len(MARKERS)]
+            panel.errorbar(x, y, errors, marker=marker, color=colour, label=group, capsize=3 if any(errors) else 0)
+        told.append(
+            f"{group} " + ", ".join(f"{_told(point, key)} at {a:g}" for a, point in zip(x, ordered, strict=True))
+        )
     if chart.log:
         panel.set_xscale("log")
     panel.set_xlabel(chart.x)

@@ -9,6 +9,7 @@ from PIL import Image
 
 from prologue.report.pages import number, write_page
 from prologue.studies.table import STUDY, Column, Row, Study, StudyFigure, Value, read_study
+from prologue.studies.text import contrast_text, meaning, value_text
 
 
 def write_study_page(folder: Path) -> Path:
@@ -28,6 +29,7 @@ def write_study_page(folder: Path) -> Path:
         study=study,
         findings=findings(study),
         table=[_table_row(study, row, paper) for row in study.rows],
+        meaning=meaning(study),
         paper=paper,
         figures=[_figure(folder, figure) for figure in study.figures],
         shared=_shared_params(study),
@@ -57,8 +59,22 @@ def findings(study: Study) -> list[str]:
         tie = value == next_value
         said = f"{best.label} and {second.label} are equal" if tie else f"{best.label} is best"
         rest = "" if tie else f", before {second.label} with {number(next_value)}"
-        sentences.append(f"{column.label}: {said} with {number(value)}{rest}.{_paper_order(measured, column)}")
+        against = _against_baseline(study, column)
+        sentences.append(f"{column.label}: {said} with {number(value)}{rest}.{against}{_paper_order(measured, column)}")
     return sentences
+
+
+def _against_baseline(study: Study, column: Column) -> str:
+    """Which rows differ from the baseline by more than chance; empty of one seed, or without a baseline."""
+    known = {row.label: found for row in study.rows if (found := row.against_baseline.get(column.key)) and found.low}
+    if not known:
+        return ""
+    certain = [
+        f"{label} (ratio {found.ratio:.3f})" for label, found in known.items() if found.is_certain and found.ratio
+    ]
+    if not certain:
+        return f" No row differs from {study.baseline} by more than chance."
+    return f" Different from {study.baseline} by more than chance: {', '.join(certain)}."
 
 
 def _ranked(study: Study, column: Column) -> list[tuple[Row, float]]:
@@ -88,9 +104,14 @@ def _table_row(study: Study, row: Row, paper: list[Column]) -> dict[str, Any]:
     return {
         "row": row,
         "measured": [
-            _cell(value) | {"best": bool(column.better) and value is not None and value == best.get(column.key)}
+            {
+                "text": value_text(row, column),
+                "value": "" if value is None else value,
+                "best": bool(column.better) and value is not None and value == best.get(column.key),
+            }
             for column, value in measured
         ],
+        "contrasts": [contrast_text(row.against_baseline.get(column.key)) for column in study.columns],
         "paper": [_cell(row.paper.get(column.key)) for column in paper],
     }
 

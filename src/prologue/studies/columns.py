@@ -1,6 +1,6 @@
 """What the tables of studies compare: metrics of the registry, and accuracies of whichever tokens come first."""
 
-from prologue.measures.registry import NAMED, Metric, Metrics, find
+from prologue.measures.registry import NAMED, Metric, Metrics, find, find_interval
 from prologue.studies.table import Column
 
 FIRST_TOKENS = {f"top{k}": (f"prologue_top{k}", f"visual_top{k}") for k in (1, 5)}  # the first that a system has counts
@@ -16,6 +16,13 @@ def measure(keys: list[str], metrics: Metrics) -> dict[str, float | None]:
     """The values of some columns in the metrics of an experiment."""
     found = {key: _find(key, metrics) for key in keys}
     return {key: None if hit is None else hit[1] for key, hit in found.items()}
+
+
+def intervals(keys: list[str], metrics: Metrics) -> dict[str, tuple[float, float]]:
+    """The 95 % intervals over images of those columns that have one."""
+    names = {key: metric.name for key in keys for metric in metrics_of(key) if find(metrics, metric.name)}
+    found = {key: find_interval(metrics, name) for key, name in names.items()}
+    return {key: within for key, within in found.items() if within is not None}
 
 
 def column(key: str, experiments: list[Metrics]) -> Column:

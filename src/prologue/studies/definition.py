@@ -3,6 +3,8 @@
 title: ...
 question: ...
 columns: [rfd, gfd]               # of studies/columns.py
+seeds: [0, 1, 2]                  # each row is run with each; 0 alone where none are given
+baseline: 2D                      # label of the row that the others are compared with, seed by seed
 rows:
 - label: 2D                       # {} stands for the value of the row's only override
   variants: [2d]                  # or by scale, {smoke: [...], imagenet: [...]}; other scales are without the row
@@ -19,9 +21,9 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from ruamel.yaml.error import YAMLError
 
 from prologue.core.dotted import flat
@@ -33,7 +35,7 @@ from prologue.figures.studies import Chart
 from prologue.studies.columns import KNOWN, metrics_of
 
 STUDIES = Path("studies")
-SCALES: dict[str, list[str]] = {"smoke": ["smoke"], "default": [], "imagenet": ["imagenet_b_b"]}
+SCALES: dict[str, list[str]] = {"smoke": ["smoke"], "default": [], "small": ["small"], "imagenet": ["imagenet_b_b"]}
 
 
 class RowDefinition(Section):
@@ -69,6 +71,8 @@ class StudyDefinition(Section):
     title: str
     question: str
     columns: list[str]
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = Field(default=[0])
+    baseline: str = ""
     rows: list[RowDefinition]
     figures: list[FigureDefinition] = Field(default_factory=list)
 
@@ -80,6 +84,14 @@ class StudyDefinition(Section):
         if unknown:
             raise ValueError(f"nothing measures {', '.join(unknown)}; known: {', '.join(KNOWN)}")
         return columns
+
+    @model_validator(mode="after")
+    def has_its_baseline(self) -> "StudyDefinition":
+        """Refuse a baseline that is no row."""
+        labels = [row.label for row in self.rows]
+        if self.baseline and self.baseline not in labels:
+            raise ValueError(f"baseline: there is no row {self.baseline}; known: {', '.join(labels)}")
+        return self
 
     @property
     def measured(self) -> list[str]:
@@ -96,10 +108,11 @@ class StudyDefinition(Section):
 
 @dataclass(frozen=True)
 class StudyRow:
-    """A row at a scale: its name as an experiment, all that it overrides, and the params that follow."""
+    """A row at a scale and seed: its name as an experiment, all that it overrides, and the params that follow."""
 
     name: str
     label: str
+    seed: int
     group: str
     paper: dict[str, float]
     overrides: Overrides
@@ -119,7 +132,7 @@ def load_study(name: str) -> StudyDefinition:
 
 
 def rows_at(study: StudyDefinition, name: str, scale: str) -> list[StudyRow]:
-    """The rows of a study at a scale.
+    """The rows of a study at a scale, the first seed of all before the second.
 
     Raises:
         PrologueError: the scale is unknown, or no row exists at it.
@@ -128,16 +141,24 @@ def rows_at(study: StudyDefinition, name: str, scale: str) -> list[StudyRow]:
     if scale not in SCALES:
         raise PrologueError(f"there is no scale {scale}; known: {', '.join(SCALES)}")
     rows = []
-    for row in study.rows:
-        variants = row.variants if isinstance(row.variants, list) else row.variants.get(scale)
-        if variants is not None:
-            rows.append(_row_at(row, [*SCALES[scale], *variants], f"{name}-{scale}", study.stages))
+    for seed in study.seeds:
+        for row in study.rows:
+            variants = _variants_at(row, scale)
+            if variants is not None:
+                rows.append(_row_at(row, [*SCALES[scale], *variants], f"{name}-{scale}", study.stages, seed))
     if not rows:
         raise PrologueError(f"study {name} has no rows at the scale {scale}")
     return rows
 
 
-def _row_at(row: RowDefinition, variants: list[str], prefix: str, stages: list[str]) -> StudyRow:
+def _variants_at(row: RowDefinition, scale: str) -> list[str] | None:
+    """The row's variants at a scale; None where it has no row. Those of the scale default serve for small, too."""
+    if isinstance(row.variants, list):
+        return row.variants
+    return row.variants.get(scale, row.variants.get("default") if scale == "small" else None)
+
+
+def _row_at(row: RowDefinition, variants: list[str], prefix: str, stages: list[str], seed: int) -> StudyRow:
     base = load_variants(variants) if variants else {}
     before = flat(apply_overrides(base).model_dump(mode="json"))
     unknown = sorted(row.times.keys() - before.keys())
@@ -145,11 +166,11 @@ def _row_at(row: RowDefinition, variants: list[str], prefix: str, stages: list[s
         raise PrologueError(f"row {row.label}: times: there is no param {unknown[0]}")
     multiplied = {key: _times(before[key], factor) for key, factor in row.times.items()}
     own = row.overrides | multiplied
-    overrides = base | own
+    overrides = base | own | {"seed": seed}
     label = row.label.format(*(f"{value:g}" if isinstance(value, float) else value for value in own.values()))
     identity = hashlib.sha256(json.dumps([overrides, stages], sort_keys=True).encode()).hexdigest()[:6]
-    name = f"{prefix}-{re.sub(r'[^a-z0-9]+', '-', label.lower()).strip('-')}-{identity}"
-    return StudyRow(name, label, row.group, row.paper, overrides, apply_overrides(overrides))
+    name = f"{prefix}-{re.sub(r'[^a-z0-9]+', '-', label.lower()).strip('-')}-seed-{seed}-{identity}"
+    return StudyRow(name, label, seed, row.group, row.paper, overrides, apply_overrides(overrides))
 
 
 def _times(value: Any, factor: float) -> Any:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -41,8 +41,8 @@ def done_commit(row: StudyRow, stages: list[str]) -> str | None:
     return None
 
 
-def run_rows(rows: list[StudyRow], stages: list[str], jobs: int) -> None:
-    """Run the rows that are not done, `jobs` at a time, each up to `stages`; returns when none is left.
+def run_rows(rows: list[StudyRow], stages: list[str], jobs: int, save: Callable[[StudyRow], None]) -> None:
+    """Run rows, `jobs` at a time, each up to `stages`, and `save` each that is done; returns when none is left.
 
     Rows that fail do not stop the others. Training goes on from the checkpoints of an earlier try: all experiments
     share the work directory of this project.
@@ -50,19 +50,27 @@ def run_rows(rows: list[StudyRow], stages: list[str], jobs: int) -> None:
     Raises:
         PrologueError: stopped by Ctrl-C. What runs saves a checkpoint first.
     """
-    missing = {row.name: row for row in rows if done_commit(row, stages) is None}
+    missing = {row.name: row for row in rows}
     try:
         running, existing = _clear(missing), _experiments()
         for name, row in missing.items():
             if name not in running:
                 if name in existing:
                     _dvc("exp", "remove", name)  # of other params or code
-                _dvc("exp", "run", "--queue", "--name", name, *experiment_flags(row.overrides), *stages)
-        _follow(missing, min(jobs, len(missing)))
+                flags = [*experiment_flags(row.overrides), *_untracked(row.params.data.source)]
+                _dvc("exp", "run", "--queue", "--name", name, *flags, *stages)
+        _follow(missing, min(jobs, len(missing)), save)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # impatience must not leave workers behind
         _stop(missing)
         raise PrologueError("stopped; run the same command to go on") from None
+
+
+def _untracked(source: Path) -> list[str]:
+    """Words that take a source along to the folder of an experiment: one in the project that git does not keep."""
+    if source.is_absolute() or not source.exists() or git("ls-files", "--", str(source)).strip():
+        return []
+    return ["--copy-paths", str(source)]
 
 
 def _clear(rows: Mapping[str, StudyRow]) -> set[str]:
@@ -112,8 +120,8 @@ def failure(row: StudyRow) -> str:
     return errors[-1] if errors else lines[-1] if lines else "no reason was logged"
 
 
-def _follow(rows: Mapping[str, StudyRow], jobs: int) -> None:
-    """Start workers and print what becomes of the rows until all have ended, well or not.
+def _follow(rows: Mapping[str, StudyRow], jobs: int, save: Callable[[StudyRow], None]) -> None:
+    """Start workers, print what becomes of the rows until all have ended, well or not, and save those that are done.
 
     Between waiting and running an experiment is in no list of DVC's; one that stays in none is lost, and given up.
     """
@@ -123,7 +131,10 @@ def _follow(rows: Mapping[str, StudyRow], jobs: int) -> None:
         states = {name: state for name, state in queue_states().items() if name in rows}
         for name, state in states.items():
             if shown.get(name) != state:
-                print(f"{time.strftime('%H:%M:%S')}  {rows[name].label}: {state.lower()}", flush=True)
+                row = rows[name]
+                print(f"{time.strftime('%H:%M:%S')}  {row.label}, seed {row.seed}: {state.lower()}", flush=True)
+                if state == "Success":
+                    save(row)
         shown = states
         if all(states.get(name) in ENDED for name in rows):
             return

@@ -44,12 +44,18 @@ def forecast(values: Values, targets: list[str]) -> dict[str, bool]:
 
 
 def is_current(lock: dict[str, Any], values: Values, targets: list[str]) -> bool:
-    """Whether a dvc.lock tells of runs of `targets`, and of all that they need, with these params and today's code."""
+    """Whether a dvc.lock tells of runs of `targets`, and of all that they need, with these params and today's code.
+
+    Of a source that is not on this machine the lock is believed.
+    """
     with Repo() as repo:
         hashes = _plan_hashes(values)
         for stage in _needed(repo, targets):
             entry = lock.get("stages", {}).get(stage.name)
-            if entry is None or _recorded(entry) != _identity(repo, stage, values, hashes):
+            if entry is None:
+                return False
+            absent = {dep["path"]: dep["md5"] for dep in entry["deps"] if not Path(dep["path"]).exists()}
+            if _recorded(entry) != _identity(repo, stage, values, absent | hashes):
                 return False
             hashes |= {out["path"]: out["md5"] for out in entry["outs"]}
         return True
@@ -59,6 +65,12 @@ def _recorded(entry: dict[str, Any]) -> dict[str, Any]:
     """What `_identity` says of a stage, as its entry in dvc.lock has it."""
     deps = [{key: dep[key] for key in ("path", "hash", "md5")} for dep in entry["deps"]]
     return {"cmd": entry["cmd"], "deps": deps, "params": entry.get("params", {})}
+
+
+def needed_stages(targets: list[str]) -> list[str]:
+    """Names of the stages that `targets` need, themselves among them, in the order of the DAG."""
+    with Repo() as repo:
+        return [str(stage.name) for stage in _needed(repo, targets)]
 
 
 def _needed(repo: Repo, targets: list[str]) -> Iterator[PipelineStage]:

@@ -1,63 +1,51 @@
-"""What a study found: study.json, the table as Markdown and CSV, and its figures, in reports/studies/NAME/."""
+"""What a study found: study.json, the tables as Markdown and CSV, and its figures, in the study's folder."""
 
 import io
-import subprocess
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from statistics import fmean
 
 import pandas as pd
 
-from prologue.core.dotted import flat
-from prologue.core.files import parse_yaml, replacing
+from prologue.core.files import replacing
 from prologue.figures.studies import Point, draw_chart
-from prologue.measures.recorded import parse_metrics
 from prologue.measures.registry import Metrics
-from prologue.studies.columns import column, measure
+from prologue.measures.seeds import contrast, spread
+from prologue.studies.columns import column, intervals, measure
 from prologue.studies.definition import StudyDefinition, StudyRow
-from prologue.studies.experiments import done_commit, failure, git, queue_states
-from prologue.studies.table import STUDY, Row, Study, StudyFigure
+from prologue.studies.experiments import failure, git, queue_states
+from prologue.studies.saved import ROWS, SavedRow, current_row
+from prologue.studies.table import STUDY, Row, Run, Study, StudyFigure
+from prologue.studies.text import as_frame, as_markdown
 
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a row: its experiment's commit, params and metrics where it is done, else why not."""
+    """What became of a row with one seed: what it saved where it is done, else why it failed, if it did."""
 
     row: StudyRow
-    commit: str = ""
-    params: dict[str, Any] | None = None
-    metrics: Metrics | None = None
-    sweep: pd.DataFrame | None = None
-    reason: str | None = None  # of a failure
+    saved: SavedRow | None
+    reason: str
 
-
-def collect(row: StudyRow, stages: list[str], states: dict[str, str]) -> Result:
-    """Read a row's experiment from git; only the metrics of `stages`, which it ran, count.
-
-    states: of DVC's queue, where a row that is not done may have failed.
-    """
-    commit = done_commit(row, stages)
-    if commit is None:
-        return Result(row, reason=failure(row) if states.get(row.name) == "Failed" else None)
-    files = {stage: _show(commit, f"reports/metrics/{stage}.json") for stage in stages}
-    sweep = _show(commit, "reports/figures/sweep/sweep.csv") if "sweep" in stages else None
-    return Result(
-        row,
-        commit,
-        flat(parse_yaml(_show(commit, "params.yaml") or "")),
-        parse_metrics({stage: content for stage, content in files.items() if content is not None}),
-        None if sweep is None else pd.read_csv(io.StringIO(sweep)),
-    )
+    @property
+    def metrics(self) -> Metrics:
+        """What it measured; nothing where it is not done."""
+        return self.saved.metrics if self.saved else {}
 
 
 def write_results(definition: StudyDefinition, name: str, scale: str, rows: list[StudyRow], folder: Path) -> Study:
-    """Collect all rows and write study.json, table.md, table.csv and the figures to `folder`."""
+    """Collect all rows and write study.json, tables and figures to `folder`, which keeps its saved rows."""
     states = queue_states()
-    results = [collect(row, definition.stages, states) for row in rows]
-    measured = [result.metrics for result in results if result.metrics is not None]
-    columns = [column(key, measured) for key in definition.columns]
-    table = [_row(result, definition) for result in results]
+    results: dict[str, list[Result]] = {}
+    for row in rows:
+        saved = current_row(row, definition.stages, folder)
+        reason = failure(row) if saved is None and states.get(row.name) == "Failed" else ""
+        results.setdefault(row.label, []).append(Result(row, saved, reason))
+    done = [result.metrics for own in results.values() for result in own if result.saved]
+    columns = [column(key, done) for key in definition.columns]
+    table = [_row(own, results.get(definition.baseline, []), definition) for own in results.values()]
     study = Study(
         name=name,
         title=definition.title,
@@ -66,10 +54,14 @@ def write_results(definition: StudyDefinition, name: str, scale: str, rows: list
         commit=git("rev-parse", "HEAD").strip(),
         created=time.strftime("%Y-%m-%dT%H:%M:%S"),  # type: ignore[arg-type]  # pydantic reads it
         columns=columns,
+        seeds=definition.seeds,
+        baseline=definition.baseline,
         rows=table,
     )
     with replacing(folder) as temporary:
         temporary.mkdir()
+        if (folder / ROWS).is_dir():
+            shutil.copytree(folder / ROWS, temporary / ROWS)
         study = study.model_copy(update={"figures": _draw(definition, results, temporary)})
         (temporary / STUDY).write_text(study.model_dump_json(indent=2) + "\n")
         as_frame(study).to_csv(temporary / "table.csv", index=False)
@@ -77,35 +69,53 @@ def write_results(definition: StudyDefinition, name: str, scale: str, rows: list
     return study
 
 
-def _row(result: Result, definition: StudyDefinition) -> Row:
-    row, status = result.row, "done" if result.commit else "failed" if result.reason else "not run"
-    return Row.model_validate(
-        {
-            "label": row.label,
-            "overrides": row.overrides,
-            "status": status,
-            "reason": result.reason or "",
-            "commit": result.commit,
-            "params": result.params or {},
-            "metrics": measure(definition.columns, result.metrics or {}),
-            "paper": row.paper,
-        }
+def _row(own: list[Result], baseline: list[Result], definition: StudyDefinition) -> Row:
+    first = own[0].row
+    values, others = (_by_seed(results, definition.columns) for results in (own, baseline))
+    compared = definition.columns if first.label != definition.baseline else []
+    contrasts = {key: contrast(values[key], others[key]) for key in compared}
+    return Row(
+        label=first.label,
+        overrides={key: value for key, value in first.overrides.items() if key != "seed"},
+        params=next((result.saved.params for result in own if result.saved), {}),
+        runs=[_run(result, definition.columns) for result in own],
+        metrics={key: fmean(found.values()) if found else None for key, found in values.items()},
+        spread={key: spread(found) for key, found in values.items()},
+        against_baseline={key: found for key, found in contrasts.items() if found},
+        paper=first.paper,  # type: ignore[arg-type]  # pydantic lets values be None
     )
 
 
-def _draw(definition: StudyDefinition, results: list[Result], folder: Path) -> list[StudyFigure]:
+def _run(result: Result, keys: list[str]) -> Run:
+    return Run(
+        seed=result.row.seed,
+        status="done" if result.saved else "failed" if result.reason else "not run",
+        reason=result.reason,
+        commit=result.saved.commit if result.saved else "",
+        metrics=measure(keys, result.metrics),
+        intervals=intervals(keys, result.metrics),
+    )
+
+
+def _by_seed(results: list[Result], keys: list[str]) -> dict[str, dict[int, float]]:
+    """Values of each metric by seed, where they were measured."""
+    found = {result.row.seed: measure(keys, result.metrics) for result in results}
+    return {key: {seed: value for seed, own in found.items() if (value := own[key]) is not None} for key in keys}
+
+
+def _draw(definition: StudyDefinition, results: dict[str, list[Result]], folder: Path) -> list[StudyFigure]:
     """Draw the figures for which there are results."""
-    done = [result for result in results if result.metrics is not None]
-    points = [
-        Point(
-            result.row.label,
-            result.row.group or result.row.label,
-            (result.params or {}) | measure(definition.measured, result.metrics or {}),
-            result.sweep,
-        )
-        for result in done
-    ]
-    labels = {key: column(key, [r.metrics for r in done if r.metrics]).label for key in definition.measured}
+    points = []
+    for own in results.values():
+        done = [result.saved for result in own if result.saved]
+        if done:
+            values = _by_seed(own, definition.measured)
+            row, means = own[0].row, {key: fmean(found.values()) for key, found in values.items() if found}
+            spreads = {key: over for key, found in values.items() if (over := spread(found)) is not None}
+            sweep = None if done[0].sweep is None else pd.read_csv(io.StringIO(done[0].sweep))
+            points.append(Point(row.label, row.group or row.label, done[0].params | means, spreads, sweep))
+    everything = [result.metrics for own in results.values() for result in own if result.saved]
+    labels = {key: column(key, everything).label for key in definition.measured}
     figures = []
     for number, figure in enumerate(definition.figures, start=1):
         file = f"figure_{number}.svg"
@@ -121,45 +131,3 @@ def _draw(definition: StudyDefinition, results: list[Result], folder: Path) -> l
                 )
             )
     return figures
-
-
-def as_frame(study: Study) -> pd.DataFrame:
-    """The table: a row per experiment, measured columns first, then the paper's, which are named so."""
-    return pd.DataFrame(
-        [
-            {
-                "row": row.label,
-                "status": row.status,
-                **{column.label: row.metrics.get(column.key) for column in study.columns},
-                **{f"paper (ImageNet 256): {c.paper}": row.paper.get(c.key) for c in study.columns if c.paper},
-                "reason": row.reason,
-                "commit": row.commit,
-            }
-            for row in study.rows
-        ]
-    )
-
-
-def as_markdown(study: Study) -> str:
-    """The study as a Markdown page."""
-    frame = as_frame(study).drop(columns="commit")
-    head = "| " + " | ".join(frame.columns) + " |\n|" + "---|" * len(frame.columns) + "\n"
-    lines = ["| " + " | ".join(map(_cell, values)) + " |" for values in frame.itertuples(index=False)]
-    return (
-        f"# {study.title}\n\n{study.question}\n\nScale {study.scale}, commit {study.commit[:10]}. The paper's values "
-        f"are of ImageNet at 256 px and cannot be compared with those measured here.\n\n{head}"
-        + "\n".join(lines)
-        + "\n"
-    )
-
-
-def _cell(value: Any) -> str:
-    if value is None or value != value:  # NaN: not measured
-        return ""
-    return f"{value:.5g}" if isinstance(value, float) else str(value).replace("|", "\\|")
-
-
-def _show(commit: str, path: str) -> str | None:
-    """A file's content in a commit; None where it is not there."""
-    shown = subprocess.run(["git", "show", f"{commit}:{path}"], capture_output=True, text=True, check=False)
-    return None if shown.returncode else shown.stdout

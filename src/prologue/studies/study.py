@@ -8,58 +8,79 @@ from rich.table import Table
 
 from prologue.core.errors import PrologueError
 from prologue.core.variants import override
-from prologue.studies.definition import load_study, rows_at
-from prologue.studies.experiments import done_commit, run_rows
+from prologue.studies.definition import StudyDefinition, StudyRow, load_study, rows_at
+from prologue.studies.experiments import run_rows
 from prologue.studies.forecast import forecast
+from prologue.studies.hours import StageHours
 from prologue.studies.results import write_results
+from prologue.studies.saved import current_row, save_row
 
 REPORTS = Path("reports/studies")
 
 
-def print_plan(name: str, scale: str) -> None:
-    """Print each row of a study, the stages that DVC has cached for it, and those that would run.
+def print_plan(name: str, scale: str, seeds: int | None, jobs: int) -> None:
+    """Print each row of a study, the stages that DVC has cached for it, those that would run, and the hours they take.
 
     Raises:
         PrologueError: as `load_study` and `rows_at`.
     """
-    study = load_study(name)
-    table = Table("row", "experiment", "cached", "to run", title=f"{study.title}, scale {scale}")
-    missing = 0
-    for row in rows_at(study, name, scale):
-        if commit := done_commit(row, study.stages):
-            table.add_row(row.label, f"done: {commit[:10]}", "", "")
+    study, rows, folder = _opened(name, scale, seeds)
+    table = Table("row", "seed", "experiment", "cached", "to run", "hours", title=f"{study.title}, scale {scale}")
+    measured = StageHours(folder, Path("reports/metrics"))
+    hours: list[float | None] = []
+    for row in rows:
+        if found := current_row(row, study.stages, folder):
+            table.add_row(row.label, str(row.seed), f"done: {found.commit[:10]}", "", "", "")
             continue
-        missing += 1
         cached = forecast(override(row.overrides), study.stages)
         names = {
             known: ", ".join(stage for stage, is_cached in cached.items() if is_cached is known)
             for known in (True, False)
         }
-        table.add_row(row.label, row.name, names[True], names[False])
+        hours.append(measured.of([stage for stage, is_cached in cached.items() if not is_cached], row.params))
+        shown = "?" if hours[-1] is None else f"{hours[-1]:.2g}"
+        table.add_row(row.label, str(row.seed), row.name, names[True], names[False], shown)
     console = Console()
     console.print(table)
     console.print(
-        f"{missing} experiments to run, each up to {', '.join(study.stages)}. Rows share what they have in common."
+        f"{len(hours)} experiments to run, each up to {', '.join(study.stages)}. Rows share what they have in common."
     )
+    known = [value for value in hours if value is not None]
+    if known:
+        console.print(
+            f"About {sum(known):.2g} hours one after the other, {sum(known) / jobs:.2g} with {jobs} at once, by what "
+            f"stages took in {measured.basis}; less where rows share stages, which the sum counts for each. "
+            f"{len(hours) - len(known)} of unknown length."
+        )
 
 
-def run(name: str, scale: str, jobs: int, write_page: Callable[[Path], Path]) -> None:
-    """Run the rows that are not done, then write reports/studies/NAME; also after Ctrl-C, with what is done by then.
+def run(name: str, scale: str, seeds: int | None, jobs: int, write_page: Callable[[Path], Path]) -> None:
+    """Run the rows that are not done, then write the study's folder; also after Ctrl-C, with what is done by then.
 
-    `write_page` makes the page of that folder and returns it.
+    `seeds`: run with so many, 0, 1, ... instead of the study's own. `write_page` makes the page of that folder and
+    returns it.
 
     Raises:
         PrologueError: as `load_study`, `rows_at` and `run_rows`; also when rows failed, after the results are written.
     """
-    study = load_study(name)
-    rows = rows_at(study, name, scale)
-    folder = REPORTS / name
+    study, rows, folder = _opened(name, scale, seeds)
+    missing = [row for row in rows if current_row(row, study.stages, folder) is None]
     try:
-        run_rows(rows, study.stages, jobs)
+        run_rows(missing, study.stages, jobs, lambda row: save_row(row, study.stages, folder))
     finally:
+        for row in rows:
+            save_row(row, study.stages, folder)
         found = write_results(study, name, scale, rows, folder)
         print((folder / "table.md").read_text())
         print(f"{found.state}: {write_page(folder).resolve()}")
-    failed = [row.label for row in found.rows if row.status == "failed"]
+    failed = [row.label for row in found.rows if any(own.status == "failed" for own in row.runs)]
     if failed:
         raise PrologueError(f"{len(failed)} rows failed: {', '.join(failed)}; the table says why")
+
+
+def _opened(name: str, scale: str, seeds: int | None) -> tuple[StudyDefinition, list[StudyRow], Path]:
+    """A study with its rows at a scale, and its folder."""
+    study = load_study(name)
+    if seeds is not None:
+        study = study.model_copy(update={"seeds": list(range(seeds))})
+    return study, rows_at(study, name, scale), REPORTS / f"{name}-{scale}"

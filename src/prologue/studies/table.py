@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ValidationError
 
 from prologue.core.errors import PrologueError
+from prologue.measures.seeds import Contrast
 
 STUDY = "study.json"
 Value = float | None
@@ -21,21 +22,54 @@ class Column(BaseModel):
     paper: str = ""
 
 
-class Row(BaseModel):
-    """One experiment of the study."""
+class Run(BaseModel):
+    """One experiment: a row with one seed. `intervals` are over images, 95 %."""
 
-    label: str
-    overrides: dict[str, Any] = {}
+    seed: int = 0
     status: Literal["done", "failed", "not run"]
     reason: str = ""
     commit: str = ""
-    params: dict[str, Any] = {}
     metrics: dict[str, Value] = {}
+    intervals: dict[str, tuple[float, float]] = {}
+
+
+class Row(BaseModel):
+    """A row of the study: its runs, the means of what they measured, and how it differs from the baseline."""
+
+    label: str
+    overrides: dict[str, Any] = {}
+    params: dict[str, Any] = {}
+    runs: list[Run]
+    metrics: dict[str, Value] = {}
+    spread: dict[str, Value] = {}
+    against_baseline: dict[str, Contrast] = {}
     paper: dict[str, Value] = {}
 
+    @property
+    def done(self) -> list[Run]:
+        """The runs that have results."""
+        return [run for run in self.runs if run.status == "done"]
+
+    @property
+    def status(self) -> str:
+        """done, failed or not run; of a row of which some runs are done, that of the others and their seeds."""
+        rest = {run.status: [other.seed for other in self.runs if other.status == run.status] for run in self.runs}
+        rest.pop("done", None)
+        if not rest:
+            return "done"
+        if len(self.runs) == 1 or (not self.done and len(rest) == 1):
+            return next(iter(rest))
+        told = [f"{status}: seed {', '.join(map(str, seeds))}" for status, seeds in rest.items()]
+        return "; ".join(told)
+
+    @property
+    def reason(self) -> str:
+        """Why runs failed."""
+        return "; ".join(dict.fromkeys(run.reason for run in self.runs if run.reason))
+
     def measured(self, column: Column) -> Value:
-        """The row's value of a metric; None where it has none, or is not done."""
-        return self.metrics.get(column.key) if self.status == "done" else None
+        """The row's mean of a metric; None where no run of it has one."""
+        return self.metrics.get(column.key)
 
 
 class StudyFigure(BaseModel):
@@ -58,15 +92,17 @@ class Study(BaseModel):
     commit: str = ""
     created: datetime
     columns: list[Column]
+    seeds: list[int] = [0]
+    baseline: str = ""
     rows: list[Row]
     figures: list[StudyFigure] = []
 
     @property
     def state(self) -> str:
-        """How many rows are done, failed, not run."""
-        counts = {status: sum(row.status == status for row in self.rows) for status in ("done", "failed", "not run")}
-        rest = "".join(f", {count} {status}" for status, count in counts.items() if count and status != "done")
-        return f"{counts['done']} of {len(self.rows)} rows done{rest}"
+        """How many runs are done, failed, not run."""
+        runs = [run.status for row in self.rows for run in row.runs]
+        rest = "".join(f", {runs.count(status)} {status}" for status in ("failed", "not run") if status in runs)
+        return f"{runs.count('done')} of {len(runs)} runs done{rest}"
 
 
 def read_study(path: Path) -> Study:

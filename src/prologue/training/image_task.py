@@ -24,6 +24,7 @@ from prologue.training.optimizers import apply, build_adamw
 from prologue.training.plan import JointARPlan, TrainingPlan
 from prologue.training.prepare import micro_batches, prepare
 from prologue.training.schedule import Schedule
+from prologue.training.start import start_from_data
 from prologue.training.usage import CodebookUsage
 from prologue.training.validation import validate_tokenizer
 
@@ -52,6 +53,8 @@ class ImageTask(ABC):
         self.images, self.val_images = ImageShards(shards, "train"), ImageShards(shards, "val")
         self.schedule = Schedule.of(plan.stage1, len(self.images))
         self.model = tokenizer.to(accelerator.device)
+        if plan.prologue_start == "data":
+            start_from_data(self.model, self.images)
         self.ema = EMA(self.model, self.params.ema_half_life)
         self.state = TrainingState({"tokenizer": self.model, "ema": self.ema.model})
         self.tokenizer = prepare(self.model, accelerator)

@@ -3,7 +3,7 @@
 What a system does not use is not in its plan: modes none and post plan the same tokenizer, so that DVC trains it once.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 from prologue.core.params import (
     AugmentParams,
@@ -45,6 +45,7 @@ class TrainingPlan(Section):
     augment: AugmentParams
     tokenizer: TokenizerSize | None
     prologue: PrologueConfig | None
+    prologue_start: Literal["random", "data"] = "random"
     joint_ar: JointARPlan | None
     stage1: Stage1Params
 
@@ -60,6 +61,7 @@ def plan_tokenizer(params: Params) -> TrainingPlan:
         augment=params.augment,
         tokenizer=tokenizer_size(params.tokenizer),
         prologue=_prologue(params, encoder=None) if learns_prologue else None,
+        prologue_start=params.prologue.start if learns_prologue else "random",
         joint_ar=_joint_ar(params) if learns_prologue or mode == "routed" else None,
         stage1=params.stage1,
     )
@@ -77,6 +79,7 @@ def plan_attach(params: Params) -> TrainingPlan | None:
         augment=params.augment,
         tokenizer=None,
         prologue=_prologue(params, encoder=TransformerParams(layers=post.layers, dim=post.dim)),
+        prologue_start=params.prologue.start,
         joint_ar=_joint_ar(params),
         stage1=params.stage1.model_copy(update={"steps": post.steps}),
     )

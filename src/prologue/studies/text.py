@@ -1,0 +1,97 @@
+"""The tables of a study as Markdown, as CSV, and in words."""
+
+from typing import Any
+
+import pandas as pd
+
+from prologue.measures.seeds import Contrast
+from prologue.studies.table import Column, Row, Study
+
+
+def as_frame(study: Study) -> pd.DataFrame:
+    """A row per run, measured columns first, then the paper's, which are named so."""
+    return pd.DataFrame(
+        [
+            {
+                "row": row.label,
+                "seed": run.seed,
+                "status": run.status,
+                **{column.label: run.metrics.get(column.key) for column in study.columns},
+                **{f"paper (ImageNet 256): {c.paper}": row.paper.get(c.key) for c in study.columns if c.paper},
+                "reason": run.reason,
+                "commit": run.commit,
+            }
+            for row in study.rows
+            for run in row.runs
+        ]
+    )
+
+
+def as_markdown(study: Study) -> str:
+    """The study as a Markdown page: means of the rows, then each row against the baseline."""
+    papers = [column for column in study.columns if column.paper]
+    head = ["row", "status", *(c.label for c in study.columns), *(f"paper (ImageNet 256): {c.paper}" for c in papers)]
+    lines = [
+        [row.label, row.status + (f" ({row.reason})" if row.reason else "")]
+        + [value_text(row, column) for column in study.columns]
+        + [_plain(row.paper.get(column.key)) for column in papers]
+        for row in study.rows
+    ]
+    seeds = ", ".join(map(str, study.seeds))
+    parts = [
+        f"# {study.title}",
+        study.question,
+        f"Scale {study.scale}, seed {seeds}, commit {study.commit[:10]}: {study.state}. {meaning(study)} The paper's "
+        "values are of ImageNet at 256 px and cannot be compared with those measured here.",
+        _table(head, lines),
+    ]
+    compared = [row for row in study.rows if row.against_baseline]
+    if compared:
+        lines = [
+            [row.label, *(contrast_text(row.against_baseline.get(column.key)) for column in study.columns)]
+            for row in compared
+        ]
+        parts += [
+            f"Against {study.baseline}: mean difference [95 % interval over seeds], and the ratio.",
+            _table(["row", *(column.label for column in study.columns)], lines),
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def meaning(study: Study) -> str:
+    """What stands behind the numbers of the table."""
+    if len(study.seeds) > 1:
+        return "Means over seeds, ± their standard deviation."
+    return "One seed a row: small differences can be chance. [Intervals] are over images, 95 %."
+
+
+def value_text(row: Row, column: Column) -> str:
+    """A row's mean with its spread over seeds; of one seed with its interval over images, where one is known."""
+    value, over = row.measured(column), row.spread.get(column.key)
+    if value is None or over is not None:
+        return _plain(value) + (f" ± {over:.2g}" if over is not None else "")
+    within = row.done[0].intervals.get(column.key)
+    return _plain(value) + (f" [{within[0]:.4g}, {within[1]:.4g}]" if within else "")
+
+
+def contrast_text(found: Contrast | None) -> str:
+    """A difference and ratio to the baseline, with their intervals where there are several seeds."""
+    if found is None:
+        return ""
+    text = f"{found.difference:+.4g}"
+    if found.low is not None:
+        text += f" [{found.low:+.4g}, {found.high:+.4g}]"
+    if found.ratio is None:
+        return text
+    text += f"; ratio {found.ratio:.3f}"
+    return text if found.ratio_low is None else f"{text} [{found.ratio_low:.3f}, {found.ratio_high:.3f}]"
+
+
+def _table(head: list[str], lines: list[list[str]]) -> str:
+    """A table of Markdown."""
+    rows = [head, ["---"] * len(head), *lines]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+
+
+def _plain(value: Any) -> str:
+    return "" if value is None else f"{value:.5g}"
