@@ -121,7 +121,7 @@ def test_a_start_from_data_has_all_kinds_of_codes_in_use(mode: str, shards: Path
         prologue = tokenizer.encode(images).prologue
         assert prologue is not None
         used[start] = len(prologue.unique())
-    assert used["data"] > 2 * used["random"]
+    assert used["random"] < 16 < 20 < used["data"]
 
 
 def test_post_leaves_every_visual_weight_and_image_as_it_was(shards: Path) -> None:
