@@ -29,7 +29,7 @@ def test_a_users_folder_runs_through_the_whole_pipeline_and_reruns_only_what_cha
     assert clone.stages_run("repro") == set()
 
     clone.change({"sampling.no_cfg.visual.temperature": 0.9})
-    assert clone.stages_run("repro") == {"samples", "evaluate_generation", "report"}
+    assert clone.stages_run("repro") == {"sweep", "samples", "evaluate_generation", "report"}
     clone.change({"sampling.no_cfg.visual.temperature": 1.0})
     assert clone.stages_run("repro") == set()  # from the run-cache
 

@@ -43,7 +43,7 @@ def test_both_runs_are_sampled_at_the_best_settings_by_training_images(
     trained: Path, shards: Path, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    metrics = run(trained, reference, sweep__temperatures=[0.5, 1.5])
+    metrics = run(trained, reference, sweep__temperatures=[0.5, 1.5], sweep__adopt=True)
     assert list(metrics["points"]) == ["1", "2.5"]
     assert metrics["reference_split"] == "train"
     best = {}
@@ -58,7 +58,7 @@ def test_both_runs_are_sampled_at_the_best_settings_by_training_images(
     assert float(metrics["best"]) == best["guidance"]
     assert sample(trained, shards)["adopted"] == metrics["adopted"]
     tuned = {run: np.load(f"samples/{run}.npz")["arr_0"] for run in ("cfg", "no_cfg")}
-    run(trained, reference, sweep__temperatures=[0.5, 1.5], sweep__adopt=False)
+    run(trained, reference, sweep__temperatures=[0.5, 1.5])
     settings = {"sampling__cfg__visual__guidance": best["guidance"], "sampling__cfg__visual__temperature": best["cfg"]}
     sample(trained, shards, **settings, sampling__no_cfg__visual__temperature=best["no_cfg"])
     for name, images in tuned.items():
