@@ -20,13 +20,13 @@ def _described() -> dict[str, str]:
 
 def cpu_name() -> str:
     """Model and best units of the CPU, such as `AMD EPYC (avx2)`."""
-    units = cpu_flags().split()
+    units = _flags().split()
     best = next((unit for unit in UNITS if unit in units), "")
     name = _described().get("model name") or platform.processor() or platform.machine()
     return f"{name} ({best})" if best else name
 
 
-def cpu_flags() -> str:
+def _flags() -> str:
     """All instruction sets of the CPU, as the system names them."""
     described = _described()
     return described.get("flags") or described.get("Features") or platform.processor()
@@ -34,5 +34,5 @@ def cpu_flags() -> str:
 
 def cpu_identity() -> str:
     """A key for files that are good on this kind of CPU only."""
-    parts = [platform.machine(), _described().get("model name", ""), cpu_flags()]
+    parts = [platform.machine(), _described().get("model name", ""), _flags()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

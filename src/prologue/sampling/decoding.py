@@ -36,8 +36,13 @@ class Decoder:
         shape = (size.layers, 2, rows, size.dim // HEAD_DIM, ar.vocabulary.length, HEAD_DIM)
         self.cache = torch.zeros(shape, dtype=dtype, device=ar.token_embedding.weight.device)
         self.blocks = [block for block in self.ar.transformer.blocks if isinstance(block, Block)]
+        self.by_kernels = kernels.usable(self.ar.token_embedding.weight, self.cache)
         for block in self.blocks:
-            block.start, block.finish = compiled(block.start), compiled(block.finish)  # type: ignore[method-assign]
+            block.finish = compiled(block.finish)  # type: ignore[method-assign]
+            if not self.by_kernels:
+                block.start = compiled(block.start)  # type: ignore[method-assign]
+        norms = [(block.attention.q_norm.scale, block.attention.k_norm.scale) for block in self.blocks]
+        self.scales = [torch.cat(pair) for pair in norms]
 
     def logits(self, x: Tensor, position: int, ids: slice) -> Tensor:
         """fp32 logits over the ids that can stand next: input embeddings x (rows, dim) at `position` -> (rows, ids)."""
@@ -49,9 +54,11 @@ class Decoder:
         x (rows, 1, dim) -> (rows, dim).
         """
         rotary = self.ar.rotary[position : position + 1]  # (1, 32, 2)
-        by_kernels = kernels.usable(x, self.cache)
-        for block, cache in zip(self.blocks, self.cache, strict=True):
-            attended = (_attend_by_kernels if by_kernels else _attend)(block, x, rotary, cache, position)
+        for block, cache, scales in zip(self.blocks, self.cache, self.scales, strict=True):
+            if self.by_kernels:
+                attended = _attend_by_kernels(block, x, rotary, scales, cache, position)
+            else:
+                attended = _attend(block, x, rotary, cache, position)
             x = block.finish(x, attended)
         return x[:, 0]
 
@@ -66,12 +73,11 @@ def _attend(block: Block, x: Tensor, rotary: Tensor, cache: Tensor, position: in
     return F.scaled_dot_product_attention(q, keys[:, :, seen], values[:, :, seen])
 
 
-def _attend_by_kernels(block: Block, x: Tensor, rotary: Tensor, cache: Tensor, position: int) -> Tensor:
+def _attend_by_kernels(block: Block, x: Tensor, rotary: Tensor, scales: Tensor, cache: Tensor, position: int) -> Tensor:
     """As `_attend`, with nothing copied: keys and values are written in place, and the cache is read once."""
     keys, values = cache
     attention, new = block.attention, slice(position, position + 1)
     q, attended = torch.empty_like(keys[:, :, new]), torch.empty_like(keys[:, :, new])
-    scales = torch.cat((attention.q_norm.scale, attention.k_norm.scale))
     write_heads(attention.qkv(block.attention_norm(x)), rotary, scales, q, keys[:, :, new], values[:, :, new])
     attend_cached(q, keys, values, attended, position + 1)
     return attended

@@ -12,9 +12,7 @@ from prologue.sampling.choice import Choices
 from prologue.sampling.decoding import Decoder
 from prologue.sampling.guidance import Guidance
 
-SMALL = (
-    16_000_000  # parameters of a model that a CPU samples faster in large blocks: it spends its time between products
-)
+SMALL = 16_000_000  # parameters below which a CPU samples faster in large blocks: it spends its time between products
 
 Seed = tuple[int, ...]
 

@@ -69,6 +69,20 @@ class Curves:
             self.live.log_image(f"step_{step:08d}.png", draw())
 
 
+class Clock:
+    """Seconds spent on named parts, which follow each other."""
+
+    def __init__(self) -> None:
+        self.spent: dict[str, float] = {}
+        self.last = time.perf_counter()
+
+    def add(self, part: str) -> None:
+        """What passed since the last call was spent on a part."""
+        now = time.perf_counter()
+        self.spent[part] = self.spent.get(part, 0.0) + now - self.last
+        self.last = now
+
+
 def train(
     task: Task[Batch],
     params: LoopParams,
@@ -93,20 +107,16 @@ def train(
         adopt(checkpoints, task.state, steps)
     accelerator.wait_for_everyone()  # the main process may also have waited for the work directory
     start = checkpoints.resume(task.state)
-    curves = Curves(checkpoints.curves, accelerator.is_main_process)
+    curves, clock = Curves(checkpoints.curves, accelerator.is_main_process), Clock()
     recent: list[dict[str, float]] = []
     validation: dict[str, float] = {}
-    spent = {"data": 0.0, "steps": 0.0, "validation": 0.0, "checkpoints": 0.0}
-    ended = time.perf_counter()
     numbers = progress(range(start, steps), checkpoints.stage, "step", total=steps, initial=start)
     with stop_requests() as request:
         for step, batch in zip(numbers, task.batches(start), strict=False):
-            began = time.perf_counter()
-            spent["data"] += began - ended
+            clock.add("data")
             losses, stop = _step(task, step, batch, seed, request, accelerator)
+            clock.add("steps")
             recent.append(losses)
-            stepped = time.perf_counter()
-            spent["steps"] += stepped - began
             done = step + 1
             if done % params.log_every == 0:
                 curves.log(done, "train", _mean(recent) | task.measure(done))
@@ -116,20 +126,17 @@ def train(
                 curves.log(done, "val", validation)
                 if draw is not None:
                     curves.show(done, draw)
-            validated = time.perf_counter()
-            spent["validation"] += validated - stepped
+            clock.add("validation")
             due = done % params.checkpoint_every == 0 or done == steps or stop
             if due and accelerator.is_main_process:
                 checkpoints.save(task.state, done)
-            ended = time.perf_counter()
-            spent["checkpoints"] += ended - validated
+            clock.add("checkpoints")
             if stop and done < steps:
                 raise Stopped(f"stopped at step {done} of {steps}, which is saved; run the same command to go on")
-    trained = (steps - start) * params.batch
     metrics: dict[str, Any] = {"steps": steps}
-    if trained:
-        metrics["images_per_second"] = round(trained / spent["steps"], 1)
-        metrics["spent_seconds"] = {part: round(seconds, 1) for part, seconds in (spent | task.spent).items()}
+    if steps > start:
+        metrics["images_per_second"] = round((steps - start) * params.batch / clock.spent["steps"], 1)
+        metrics["spent_seconds"] = {part: round(seconds, 1) for part, seconds in (clock.spent | task.spent).items()}
     metrics["state_mb"] = task.state.megabytes()
     if checkpoints.adopted:
         metrics["resumed_from"] = checkpoints.adopted
