@@ -25,12 +25,12 @@ def print_plan(name: str, scale: str, seeds: int | None, jobs: int) -> None:
         PrologueError: as `load_study` and `rows_at`.
     """
     study, rows, folder = _opened(name, scale, seeds)
-    table = Table("row", "seed", "experiment", "cached", "to run", "hours", title=f"{study.title}, scale {scale}")
+    table = Table("row", "seed", "cached", "to run", "hours", title=f"{study.title}, scale {scale}")
     measured = StageHours(folder, Path("reports/metrics"))
     hours: list[float | None] = []
     for row in rows:
         if found := current_row(row, study.stages, folder):
-            table.add_row(row.label, str(row.seed), f"done: {found.commit[:10]}", "", "", "")
+            table.add_row(row.label, str(row.seed), f"done: {found.commit[:10]}", "", "")
             continue
         cached = forecast(override(row.overrides), study.stages)
         names = {
@@ -39,7 +39,7 @@ def print_plan(name: str, scale: str, seeds: int | None, jobs: int) -> None:
         }
         hours.append(measured.of([stage for stage, is_cached in cached.items() if not is_cached], row.params))
         shown = "?" if hours[-1] is None else f"{hours[-1]:.2g}"
-        table.add_row(row.label, str(row.seed), row.name, names[True], names[False], shown)
+        table.add_row(row.label, str(row.seed), names[True], names[False], shown)
     console = Console()
     console.print(table)
     console.print(
