@@ -21,8 +21,8 @@ from prologue.core.work import work_root
 from prologue.studies.definition import StudyRow
 from prologue.studies.forecast import is_current
 
-POLL = 2.0  # seconds between two looks at the queue
-PATIENCE = 10  # looks at a queue that nobody works on, before workers are started again
+POLL = 5.0  # seconds between two looks at the queue
+PATIENCE = 4  # looks at a queue that too few work on, before workers are started again
 ENDED = ("Success", "Failed")
 STAGE_ERROR = re.compile(r"^(\w+): (.+)$", re.MULTILINE)
 
@@ -138,9 +138,10 @@ def _follow(rows: Mapping[str, StudyRow], jobs: int, save: Callable[[StudyRow], 
         shown = states
         if all(states.get(name) in ENDED for name in rows):
             return
-        idle = idle + 1 if "Running" not in states.values() else 0
+        running, queued = (list(states.values()).count(state) for state in ("Running", "Queued"))
+        idle = idle + 1 if running < min(jobs, max(1, running + queued)) else 0  # a worker of DVC's may end early
         if idle > PATIENCE:
-            if "Queued" not in states.values():
+            if not running and not queued:
                 return
             _dvc("queue", "start", "--jobs", str(jobs), environment={SLOTS: str(jobs)})
             idle = 0
