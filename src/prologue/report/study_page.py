@@ -21,7 +21,7 @@ def write_study_page(folder: Path) -> Path:
         PrologueError: the study.json, or another of the list, is missing or holds no study.
     """
     study = read_study(folder / STUDY)
-    paper = [column for column in study.columns if any(row.paper.get(column.key) is not None for row in study.rows)]
+    paper = study.in_paper
     write_page(
         "study.html",
         folder / "index.html",

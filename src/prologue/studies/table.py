@@ -98,6 +98,11 @@ class Study(BaseModel):
     figures: list[StudyFigure] = []
 
     @property
+    def in_paper(self) -> list[Column]:
+        """The columns of which the paper has a value for some row."""
+        return [column for column in self.columns if any(row.paper.get(column.key) is not None for row in self.rows)]
+
+    @property
     def state(self) -> str:
         """How many runs are done, failed, not run."""
         runs = [run.status for row in self.rows for run in row.runs]

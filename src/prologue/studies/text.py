@@ -17,7 +17,7 @@ def as_frame(study: Study) -> pd.DataFrame:
                 "seed": run.seed,
                 "status": run.status,
                 **{column.label: run.metrics.get(column.key) for column in study.columns},
-                **{f"paper (ImageNet 256): {c.paper}": row.paper.get(c.key) for c in study.columns if c.paper},
+                **{f"paper (ImageNet 256): {c.paper}": row.paper.get(c.key) for c in study.in_paper},
                 "reason": run.reason,
                 "commit": run.commit,
             }
@@ -29,7 +29,7 @@ def as_frame(study: Study) -> pd.DataFrame:
 
 def as_markdown(study: Study) -> str:
     """The study as a Markdown page: means of the rows, then each row against the baseline."""
-    papers = [column for column in study.columns if column.paper]
+    papers = study.in_paper
     head = ["row", "status", *(c.label for c in study.columns), *(f"paper (ImageNet 256): {c.paper}" for c in papers)]
     lines = [
         [row.label, row.status + (f" ({row.reason})" if row.reason else "")]
