@@ -52,7 +52,7 @@ def test_every_study_has_valid_and_different_rows_at_every_scale(name: str, scal
             rows_at(study, name, scale)
         return
     rows = rows_at(study, name, scale)
-    assert len({row.name for row in rows}) == len({row.label for row in rows}) == len(rows)
+    assert len({row.name for row in rows}) == len({(row.label, row.seed) for row in rows}) == len(rows)
     assert all(re.fullmatch(r"[a-zA-Z0-9-]+", row.name) for row in rows)
     assert all(row.paper.keys() <= set(study.columns) for row in rows)
     if scale == "smoke":  # shards and reference are made once, of few images
