@@ -16,7 +16,7 @@ from prologue.measures.seeds import contrast, spread
 from prologue.studies.columns import column, intervals, measure
 from prologue.studies.definition import StudyDefinition, StudyRow
 from prologue.studies.experiments import failure, git, queue_states
-from prologue.studies.saved import ROWS, SavedRow, current_row
+from prologue.studies.saved import ROWS, SavedRow
 from prologue.studies.table import STUDY, Row, Run, Study, StudyFigure
 from prologue.studies.text import as_frame, as_markdown
 
@@ -35,12 +35,13 @@ class Result:
         return self.saved.metrics if self.saved else {}
 
 
-def write_results(definition: StudyDefinition, name: str, scale: str, rows: list[StudyRow], folder: Path) -> Study:
-    """Collect all rows and write study.json, tables and figures to `folder`, which keeps its saved rows."""
+def write_results(
+    definition: StudyDefinition, name: str, scale: str, rows: list[tuple[StudyRow, SavedRow | None]], folder: Path
+) -> Study:
+    """Write study.json, tables and figures of all rows, with what each saved, to `folder`, which keeps those files."""
     states = queue_states()
     results: dict[str, list[Result]] = {}
-    for row in rows:
-        saved = current_row(row, definition.stages, folder)
+    for row, saved in rows:
         reason = failure(row) if saved is None and states.get(row.name) == "Failed" else ""
         results.setdefault(row.label, []).append(Result(row, saved, reason))
     done = [result.metrics for own in results.values() for result in own if result.saved]

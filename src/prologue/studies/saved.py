@@ -47,12 +47,13 @@ def read_saved(path: Path) -> SavedRow:
     return SavedRow.model_validate(read_json(path))
 
 
-def save_row(row: StudyRow, stages: list[str], folder: Path) -> None:
-    """Save what the row's experiment found."""
+def save_row(row: StudyRow, stages: list[str], folder: Path) -> SavedRow | None:
+    """Save what the row found, and return it; None where it is not done."""
     found = current_row(row, stages, folder)
     if found is not None:
         (folder / ROWS).mkdir(parents=True, exist_ok=True)
         write_json(folder / ROWS / f"{row.name}.json", found.model_dump(mode="json"))
+    return found
 
 
 def _of_experiment(commit: str, stages: list[str]) -> SavedRow:

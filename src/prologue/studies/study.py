@@ -68,9 +68,7 @@ def run(name: str, scale: str, seeds: int | None, jobs: int, write_page: Callabl
     try:
         run_rows(missing, study.stages, jobs, lambda row: save_row(row, study.stages, folder))
     finally:
-        for row in rows:
-            save_row(row, study.stages, folder)
-        found = write_results(study, name, scale, rows, folder)
+        found = write_results(study, name, scale, [(row, save_row(row, study.stages, folder)) for row in rows], folder)
         print((folder / "table.md").read_text())
         print(f"{found.state}: {write_page(folder).resolve()}")
     failed = [row.label for row in found.rows if any(own.status == "failed" for own in row.runs)]
