@@ -41,7 +41,7 @@ def done_commit(row: StudyRow, stages: list[str]) -> str | None:
     return None
 
 
-def run_rows(rows: list[StudyRow], stages: list[str], jobs: int, save: Callable[[StudyRow], None]) -> None:
+def run_rows(rows: list[StudyRow], stages: list[str], jobs: int, save: Callable[[StudyRow], object]) -> None:
     """Run rows, `jobs` at a time, each up to `stages`, and `save` each that is done; returns when none is left.
 
     Rows that fail do not stop the others. Training goes on from the checkpoints of an earlier try: all experiments
@@ -120,7 +120,7 @@ def failure(row: StudyRow) -> str:
     return errors[-1] if errors else lines[-1] if lines else "no reason was logged"
 
 
-def _follow(rows: Mapping[str, StudyRow], jobs: int, save: Callable[[StudyRow], None]) -> None:
+def _follow(rows: Mapping[str, StudyRow], jobs: int, save: Callable[[StudyRow], object]) -> None:
     """Start workers, print what becomes of the rows until all have ended, well or not, and save those that are done.
 
     Between waiting and running an experiment is in no list of DVC's; one that stays in none is lost, and given up.
