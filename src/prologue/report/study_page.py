@@ -66,12 +66,11 @@ def findings(study: Study) -> list[str]:
 
 def _against_baseline(study: Study, column: Column) -> str:
     """Which rows differ from the baseline by more than chance; empty of one seed, or without a baseline."""
-    known = {row.label: found for row in study.rows if (found := row.against_baseline.get(column.key)) and found.low}
+    contrasts = {row.label: row.against_baseline.get(column.key) for row in study.rows}
+    known = {label: found for label, found in contrasts.items() if found and found.low is not None}
     if not known:
         return ""
-    certain = [
-        f"{label} (ratio {found.ratio:.3f})" for label, found in known.items() if found.is_certain and found.ratio
-    ]
+    certain = [f"{label} ({contrast_text(found)})" for label, found in known.items() if found.is_certain]
     if not certain:
         return f" No row differs from {study.baseline} by more than chance."
     return f" Different from {study.baseline} by more than chance: {', '.join(certain)}."
