@@ -10,7 +10,11 @@ def add_to(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add_parser("study", help="run a table or figure of the paper as experiments")
     parser.add_argument("name", help="of a file in studies/")
-    parser.add_argument("--scale", default="default", help="smoke, default, small or imagenet (default: %(default)s)")
+    parser.add_argument(
+        "--scale",
+        default="default",
+        help="smoke, default, small_third, small, small_triple or imagenet (default: %(default)s)",
+    )
     parser.add_argument("--seeds", type=int, help="run with so many seeds, 0, 1, ... (default: as the study says)")
     parser.add_argument("--plan", action="store_true", help="only show what would run")
     parser.add_argument(

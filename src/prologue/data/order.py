@@ -1,4 +1,5 @@
-"""Which samples a step sees: a function of the step alone, so any start resumes and any launch agrees."""
+"""Which samples a step sees, a function of the step alone, so any start resumes and any launch agrees; and which of
+many stand for all."""
 
 from functools import lru_cache
 
@@ -28,6 +29,11 @@ def _permutation(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     return np.random.default_rng(derive_seed(Stream.ORDER, seed, epoch)).permutation(count)
 
 
+def evenly_spaced(length: int, count: int) -> NDArray[np.int64]:
+    """Up to `count` positions of `length`, from the first to the last."""
+    return np.linspace(0, length - 1, min(count, length)).round().astype(np.int64)
+
+
 def spread(count: int) -> NDArray[np.int64]:
-    """Up to 1,000 indices below `count`, evenly spaced and always the same, so that the points of a curve compare."""
-    return np.unique(np.linspace(0, count - 1, min(SPREAD, count)).astype(np.int64))
+    """Up to 1,000 indices below `count`, always the same, so that the points of a curve compare."""
+    return evenly_spaced(count, SPREAD)

@@ -17,6 +17,7 @@ from prologue.core.runtime import start_accelerator
 from prologue.core.sharing import own_tasks
 from prologue.data.images import ImageShards
 from prologue.data.loader import view_batches
+from prologue.data.order import evenly_spaced
 from prologue.figures.attention import draw_attention_maps, draw_attention_shares, draw_prologue_attention
 from prologue.measures.attention import attention_shares, attention_to_prologue, uniform_attention
 from prologue.models.ar import ARModel
@@ -47,7 +48,7 @@ def evaluate_attention(
     vocabulary, config = ar.vocabulary, load_tokenizer(tokenizer_folder).config
     width = config.grid if config.tokenizer.layout == "2d" else None
     cache = TokenCache(tokens, "val")
-    images = np.unique(np.linspace(0, len(cache) - 1, min(IMAGES, len(cache))).astype(np.int64))
+    images = evenly_spaced(len(cache), IMAGES)
     maps = mean_attention(ar, cache, images, accelerator)
     shares = attention_shares(maps, vocabulary, width)
     uniform = attention_shares(uniform_attention(vocabulary.length), vocabulary, width)

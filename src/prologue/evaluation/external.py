@@ -15,7 +15,7 @@ from prologue.core.runtime import start_accelerator
 from prologue.core.work import origin_of
 from prologue.evaluation.features import extract
 from prologue.evaluation.folder_images import FolderImages
-from prologue.evaluation.generation import compare_with_reference
+from prologue.evaluation.generation import compare_with_reference, score
 from prologue.evaluation.image_sets import IMAGES_KEY, NpzImages
 from prologue.evaluation.reference import (
     PROTOCOL,
@@ -26,8 +26,7 @@ from prologue.evaluation.reference import (
 )
 from prologue.frozen.extractor import Extractor
 from prologue.frozen.weights import WEIGHTS
-from prologue.measures.fidelity import Statistics, inception_score
-from prologue.measures.registry import metric_name
+from prologue.measures.fidelity import Statistics
 
 PIPELINE = Path("data/reference")  # the reference where none is given
 NEIGHBOURS = 3  # of precision and recall, as in ADM's evaluation
@@ -59,9 +58,7 @@ def evaluate(
     features = extract(network, _open(samples, size), batch, accelerator)
     protocol: dict[str, Any] = {**network.protocol, "samples": str(samples), "crop": _crop(size)}
     if reference is None:
-        score, deviation = inception_score(features.logits)
-        named = {metric_name("is", network.name): score, metric_name("is_std", network.name): deviation}
-        return {**named, "images": len(features.pool), **protocol}
+        return {**score(features, network.name), "images": len(features.pool), **protocol}
     compared = _reference(reference, network, size, batch, accelerator)
     metrics = compare_with_reference(features, compared, network.name, NEIGHBOURS, "fd")
     return {

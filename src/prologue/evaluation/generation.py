@@ -1,17 +1,22 @@
 """How close generated images come to real ones, and to reconstructions of them: the generator's own part (Sec. 2.1)."""
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from prologue.core.conventions import SAMPLING_RUNS
 from prologue.core.errors import PrologueError
 from prologue.core.files import sha256
+from prologue.core.launch import own_threads
 from prologue.core.params import Params
 from prologue.core.runtime import start_accelerator
+from prologue.data.order import evenly_spaced
 from prologue.evaluation.features import Features, extract
-from prologue.evaluation.image_sets import NpzImages, evenly_spaced
+from prologue.evaluation.image_sets import NpzImages
 from prologue.evaluation.reference import Reference, load_reference
 from prologue.frozen.extractor import Extractor
 from prologue.measures.fidelity import (
@@ -55,15 +60,24 @@ def evaluate_generation(
                 f"{reference_folder} is of {size} px; run `dvc repro`"
             )
     extractor = Extractor(name, accelerator.device)
-    metrics: dict[str, Any] = {}
-    for run, images in samples.items():
-        features = extract(extractor, images, params.evaluation.batch, accelerator)
-        metrics[run] = _compare_with_both(features, reference, reconstructions, name, params.evaluation.neighbours)
+    batch = params.evaluation.batch
+    features = {run: extract(extractor, images, batch, accelerator) for run, images in samples.items()}
+    measure = partial(
+        _compare_with_both,
+        reference=reference,
+        reconstructions=reconstructions,
+        extractor=name,
+        neighbours=params.evaluation.neighbours,
+    )
+    # both runs at once, since kernel distances take one thread most of the time
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(own_threads()) as pool:
+        metrics: dict[str, Any] = dict(zip(features, pool.map(measure, features.values()), strict=True))
+    for run in metrics:
         metrics[run]["samples_sha256"] = sha256(samples_folder / f"{run}.npz")
     known = {"is", *extractor.protocol}
     return {
         **metrics,
-        "floor": {metric_name("gfd", name): _floor(reconstructions, len(images))},
+        "floor": {metric_name("gfd", name): _floor(reconstructions, len(samples["no_cfg"]))},
         metric_name("real_is", name): reference.protocol["is"],
         "neighbours": params.evaluation.neighbours,
         **extractor.protocol,
@@ -116,18 +130,27 @@ def compare_with_reference(
         PrologueError: unusable samples (too few, equal, grey where the real ones have colours ...), or a reference
             that is no better.
     """
-    score, deviation = inception_score(features.logits)
-    named = {metric_name("is", extractor): score, metric_name("is_std", extractor): deviation}
-    return _distances(features, reference, extractor, neighbours, distance) | named
+    return _distances(features, reference, extractor, neighbours, distance) | score(features, extractor)
+
+
+def score(features: Features, extractor: str) -> dict[str, float]:
+    """The inception score and its deviation, which need no reference. Raises as `inception_score`."""
+    value, deviation = inception_score(features.logits)
+    return {metric_name("is", extractor): value, metric_name("is_std", extractor): deviation}
+
+
+def distance_to(reference: Reference, features: Features) -> float:
+    """The Frechet distance. Raises PrologueError for samples that are grey where the real images are not."""
+    if reference.protocol["coloured"] and not features.coloured:
+        raise PrologueError("the samples are grey, but the real images have colours: distances would mislead")
+    return frechet_distance(statistics(features.pool), reference.statistics)
 
 
 def _distances(
     features: Features, reference: Reference, extractor: str, neighbours: int, distance: str
 ) -> dict[str, Any]:
-    """As `compare_with_reference`, without the score, which needs no reference."""
-    if reference.protocol["coloured"] and not features.coloured:
-        raise PrologueError("the samples are grey, but the real images have colours: distances would mislead")
-    metrics: dict[str, Any] = {distance: frechet_distance(statistics(features.pool), reference.statistics)}
+    """As `compare_with_reference`, without the score."""
+    metrics: dict[str, Any] = {distance: distance_to(reference, features)}
     if reference.manifold is not None:
         metrics["precision"], metrics["recall"] = precision_recall(features.pool, reference.manifold, neighbours)
         metrics["kid"], metrics["kid_std"] = kernel_distance(features.pool, reference.manifold)

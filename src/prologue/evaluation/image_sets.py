@@ -14,15 +14,11 @@ from prologue.core.errors import PrologueError
 from prologue.core.npz import opened_array
 from prologue.data.images import ImageShards
 from prologue.data.loader import view_batches
+from prologue.data.order import evenly_spaced
 
 IMAGES_KEY = "arr_0"  # of the npz, as ADM writes it
 
 Positions = NDArray[np.int64]
-
-
-def evenly_spaced(length: int, count: int) -> Positions:
-    """Up to `count` positions of `length`, from the first to the last."""
-    return np.linspace(0, length - 1, min(count, length)).round().astype(np.int64)
 
 
 class ImageSet(Protocol):

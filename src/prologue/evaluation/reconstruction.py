@@ -18,7 +18,7 @@ from prologue.core.runtime import start_accelerator
 from prologue.core.sharing import gather_blocks, own_block
 from prologue.data.images import MANIFEST, ImageShards
 from prologue.data.loader import view_batches
-from prologue.evaluation.image_sets import evenly_spaced
+from prologue.data.order import evenly_spaced
 from prologue.evaluation.pairs import reconstruction_pairs
 from prologue.evaluation.reference import MANIFOLD, Reference, load_reference, save_reference
 from prologue.figures.codebooks import draw_code_usage
@@ -69,14 +69,15 @@ def evaluate_reconstruction(
     )
     rows = {key: gather_blocks(value, len(images), accelerator) for key, value in rows.items()}
     counts = _code_counts(tokenizer, rows)
+    own = _reference(rows["pool"], reference)
     if accelerator.is_main_process:
         columns = min(PAIRS_PER_ROW, len(images))
         chosen = classes_in_turn(images.labels)[: SHOWN_PAIRS if len(images) >= SHOWN_PAIRS else columns]
         with replacing(figures / "reconstructions.png") as path:
             reconstruction_pairs(tokenizer, images, chosen, columns).save(path, format="PNG")
         draw_code_usage(counts, figures / "codebook_usage")
-        save_reference(output, _reference(rows["pool"], reference))
-    distance = frechet_distance(statistics(rows["pool"]), reference.statistics)
+        save_reference(output, own)
+    distance = frechet_distance(own.statistics, reference.statistics)
     (deviation,) = frechet_deviations(rows["pool"], [reference.statistics])
     metrics: dict[str, Any] = {
         metric_name("rfd", name): distance,

@@ -18,8 +18,9 @@ from prologue.core.files import read_json, replacing, sha256, write_json
 from prologue.core.params import Params
 from prologue.core.runtime import start_accelerator
 from prologue.data.images import MANIFEST, ImageShards
+from prologue.data.order import evenly_spaced
 from prologue.evaluation.features import extract
-from prologue.evaluation.image_sets import ImageSet, ShardImages, evenly_spaced
+from prologue.evaluation.image_sets import ImageSet, ShardImages
 from prologue.frozen.extractor import Extractor
 from prologue.measures.fidelity import SPLITS, Statistics, inception_score, statistics
 

@@ -19,7 +19,7 @@ from prologue.core.runtime import start_accelerator
 from prologue.core.systems import with_setting
 from prologue.core.work import Origin, open_work, origin_of, work_root
 from prologue.evaluation.features import Features, extract
-from prologue.evaluation.generation import compare_with_reference
+from prologue.evaluation.generation import distance_to, score
 from prologue.evaluation.image_sets import ArrayImages
 from prologue.evaluation.reference import TRAIN, load_reference
 from prologue.figures.sweep import draw_sweep
@@ -54,8 +54,8 @@ def sweep_sampling(
     values cost only their own.
 
     Returns:
-        The metrics of `compare_with_reference` by value, the best value by the distance, and the axis; the same of
-        temperatures for both runs; what was adopted.
+        The Frechet distance and the inception score by value, the best value by the distance, and the axis; the same
+        of temperatures for both runs; what was adopted.
 
     Raises:
         PrologueError: as `evaluate_generation`.
@@ -123,8 +123,8 @@ class _Tries:
         origin = origin_of(settings | self.protocol, self.inputs, __file__)
         sampler = self.samplers["cfg" if isinstance(run, GuidedRunParams) else "no_cfg"]
         features = self._features(origin, with_run(sampler, run))
-        name, neighbours = self.extractor.name, self.params.evaluation.neighbours
-        return compare_with_reference(features, self.reference, name, neighbours, "gfd")
+        name = self.extractor.name
+        return {metric_name("gfd", name): distance_to(self.reference, features), **score(features, name)}
 
     def _features(self, origin: Origin, sampler: TokenSampler) -> Features:
         """Features of a try's samples, from the work directory where they were measured before."""

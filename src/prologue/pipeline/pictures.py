@@ -1,10 +1,10 @@
 """Pictures that are drawn at every validation of a training, for `prologue watch`."""
 
-import numpy as np
 import torch
 from PIL.Image import Image
 
 from prologue.data.images import ImageShards
+from prologue.data.order import evenly_spaced
 from prologue.evaluation.pairs import reconstruction_pairs
 from prologue.figures.grids import image_grid
 from prologue.figures.samples import COLUMNS
@@ -16,8 +16,7 @@ from prologue.sampling.images import decode
 
 def reconstruction_grid(tokenizer: Tokenizer, images: ImageShards, count: int) -> Image:
     """A row of `count` validation images, always the same, above a row of their reconstructions."""
-    chosen = np.linspace(0, len(images) - 1, count).astype(np.int64)
-    return reconstruction_pairs(tokenizer, images, chosen, count)
+    return reconstruction_pairs(tokenizer, images, evenly_spaced(len(images), count), count)
 
 
 def sample_grid(ar: ARModel, tokenizer: Tokenizer, count: int) -> Image:

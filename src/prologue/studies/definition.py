@@ -35,7 +35,13 @@ from prologue.figures.studies import Chart
 from prologue.studies.columns import KNOWN, metrics_of
 
 STUDIES = Path("studies")
-SCALES: dict[str, list[str]] = {"smoke": ["smoke"], "default": [], "small": ["small"], "imagenet": ["imagenet_b_b"]}
+SMALL = ("small_third", "small", "small_triple")  # one size, at three lengths of training
+SCALES: dict[str, list[str]] = {
+    "smoke": ["smoke"],
+    "default": [],
+    **{name: [name] for name in SMALL},
+    "imagenet": ["imagenet_b_b"],
+}
 
 
 class RowDefinition(Section):
@@ -152,10 +158,10 @@ def rows_at(study: StudyDefinition, name: str, scale: str) -> list[StudyRow]:
 
 
 def _variants_at(row: RowDefinition, scale: str) -> list[str] | None:
-    """The row's variants at a scale; None where it has no row. Those of the scale default serve for small, too."""
+    """The row's variants at a scale; None where it has no row. Those of the default serve the small ones, too."""
     if isinstance(row.variants, list):
         return row.variants
-    return row.variants.get(scale, row.variants.get("default") if scale == "small" else None)
+    return row.variants.get(scale, row.variants.get("default") if scale in SMALL else None)
 
 
 def _row_at(row: RowDefinition, variants: list[str], prefix: str, stages: list[str], seed: int) -> StudyRow:
@@ -169,7 +175,7 @@ def _row_at(row: RowDefinition, variants: list[str], prefix: str, stages: list[s
     overrides = base | own | {"seed": seed}
     label = row.label.format(*(f"{value:g}" if isinstance(value, float) else value for value in own.values()))
     identity = hashlib.sha256(json.dumps([overrides, stages], sort_keys=True).encode()).hexdigest()[:6]
-    name = f"{prefix}-{re.sub(r'[^a-z0-9]+', '-', label.lower()).strip('-')}-seed-{seed}-{identity}"
+    name = f"{re.sub(r'[^a-zA-Z0-9]+', '-', f'{prefix}-{label.lower()}').strip('-')}-seed-{seed}-{identity}"
     return StudyRow(name, label, seed, row.group, row.paper, overrides, apply_overrides(overrides))
 
 

@@ -3,11 +3,11 @@
 Not of the paper, whose codebook starts at random: there all images of a short run may find the same few codes nearest.
 """
 
-import numpy as np
 import torch
 
 from prologue.data.images import ImageShards
 from prologue.data.loader import view_batches
+from prologue.data.order import evenly_spaced
 from prologue.models.tokenizer import Tokenizer
 
 BATCH = 32  # images encoded at once
@@ -22,7 +22,7 @@ def start_from_data(tokenizer: Tokenizer, images: ImageShards) -> None:
     quantizer, tokens = tokenizer.prologue_quantizer, tokenizer.prologue_tokens
     assert quantizer is not None
     device = quantizer.codebook.weight.device
-    positions = np.linspace(0, len(images) - 1, quantizer.codes).round().astype(np.int64)
+    positions = evenly_spaced(len(images), quantizer.codes)
     vectors = []
     for views, _ in view_batches(images, tokenizer.config.image_size, "center", positions, BATCH):
         features = tokenizer.encoder_features(views[:, 0].to(device)).prologue
