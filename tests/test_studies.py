@@ -121,15 +121,19 @@ def test_tables_tell_mean_spread_and_paired_difference(tmp_path: Path) -> None:
     runs = [Run(seed=seed, status="done") for seed in own] + [Run(seed=3, status="not run")]
     column = Column(key="gfd", label="gFD")
     row = Row(label="ours", runs=runs, metrics={"gfd": 9.0}, spread={"gfd": 1.0}, against_baseline={"gfd": found})
-    alone = Row(label="one", runs=[Run(status="done", intervals={"gfd": (4.0, 6.0)})], metrics={"gfd": 5.0})
+    row.paper = {"gfd": 5.0}
+    alone = Row(
+        label="2D", paper={"gfd": 4.0}, runs=[Run(status="done", intervals={"gfd": (4.0, 6.0)})], metrics={"gfd": 5.0}
+    )
     study = Study.model_validate(
         {"name": "a", "title": "A", "question": "?", "scale": "small", "created": "2026-11-26T12:00:00"}
         | {"columns": [column], "seeds": [0, 1, 2, 3], "baseline": "2D", "rows": [row, alone]}
     )
     text = as_markdown(study)
     assert "| ours | not run: seed 3 | 9 ± 1 |" in text
-    assert "| one | done | 5 [4, 6] |" in text
-    assert f"| ours | -2 [{ends.low:+.4g}, {ends.high:+.4g}]; ratio 0.821" in text
+    assert "| 2D | done | 5 [4, 6] |" in text
+    assert f"| gFD | -2 [{ends.low:+.4g}, {ends.high:+.4g}]; ratio 0.821" in text
+    assert "] (1.25) |" in text  # the paper's ratio
     assert len(as_frame(study)) == 5
 
 

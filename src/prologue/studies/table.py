@@ -102,6 +102,10 @@ class Study(BaseModel):
         """The columns of which the paper has a value for some row."""
         return [column for column in self.columns if any(row.paper.get(column.key) is not None for row in self.rows)]
 
+    def in_baseline(self, column: Column) -> Value:
+        """The paper's value of a metric for the baseline."""
+        return next((row.paper.get(column.key) for row in self.rows if row.label == self.baseline), None)
+
     @property
     def state(self) -> str:
         """How many runs are done, failed, not run."""

@@ -48,12 +48,14 @@ def as_markdown(study: Study) -> str:
     compared = [row for row in study.rows if row.against_baseline]
     if compared:
         lines = [
-            [row.label, *(contrast_text(row.against_baseline.get(column.key)) for column in study.columns)]
-            for row in compared
+            [column.label, *(_compared(study, row, column) for row in compared)]
+            for column in study.columns
+            if any(column.key in row.against_baseline for row in compared)
         ]
         parts += [
-            f"Against {study.baseline}: mean difference [95 % interval over seeds], and the ratio.",
-            _table(["row", *(column.label for column in study.columns)], lines),
+            f"Against {study.baseline}: mean difference, and the ratio, each with its 95 % interval where there are "
+            "several seeds (the ratio in the paper).",
+            _table([f"against {study.baseline}", *(row.label for row in compared)], lines),
         ]
     return "\n\n".join(parts) + "\n"
 
@@ -85,6 +87,13 @@ def contrast_text(found: Contrast | None) -> str:
         return text
     text += f"; ratio {found.ratio:.3f}"
     return text if found.ratio_low is None else f"{text} [{found.ratio_low:.3f}, {found.ratio_high:.3f}]"
+
+
+def _compared(study: Study, row: Row, column: Column) -> str:
+    """How a row differs from the baseline in a metric, and their ratio in the paper."""
+    text = contrast_text(row.against_baseline.get(column.key))
+    base, own = study.in_baseline(column), row.paper.get(column.key)
+    return f"{text} ({own / base:.2f})" if text and own and base else text
 
 
 def _table(head: list[str], lines: list[list[str]]) -> str:
