@@ -84,10 +84,13 @@ def test_without_val_a_share_of_each_class_is_held_out(
 
 @pytest.mark.parametrize("name", ["validation", "test"])
 def test_other_names_of_val(name: str, tmp_path: Path) -> None:
-    files = class_files(3, "train/a", f"{name}/a") | {"extra/readme.png": b"x"}
-    metrics = write_shards(params(write_folder(files, tmp_path / "source")), 0, tmp_path / "shards")
+    source = write_folder(class_files(3, "train/a", f"{name}/a"), tmp_path / "source")
+    metrics = write_shards(params(source), 0, tmp_path / "shards")
     assert metrics["val"]["images"] == 3
     assert metrics["rejected"]["count"] == 0
+    write_folder({"extra/readme.png": b"x"}, source)
+    with pytest.raises(PrologueError, match="extra/: of no known part"):
+        write_shards(params(source), 0, tmp_path / "shards")
 
 
 def test_limits_are_balanced_over_classes(tmp_path: Path) -> None:
@@ -173,10 +176,10 @@ def test_hostile_names_and_links_are_rejected(tmp_path: Path) -> None:
         link.create_system, link.external_attr = 3, 0o120777 << 16
         zipped.writestr(link, "/etc/passwd")
     write_folder(UNSPLIT, tmp_path / "s")
-    (tmp_path / "s/cat/link.png").symlink_to("0.png")
-    (tmp_path / "s/linked").symlink_to("cat")
+    (tmp_path / "s/cat/gone.png").symlink_to("/nowhere")
+    (tmp_path / "s/cat/again").symlink_to("..")
     expected = {"s.tar": {*hostile, "cat/link.png", "cat/pipe.png"}, "s.zip": {*hostile, "cat/link.png"}}
-    for name, paths in (expected | {"s": {"cat/link.png", "linked"}}).items():
+    for name, paths in (expected | {"s": {"cat/gone.png", "cat/again"}}).items():
         write_shards(params(tmp_path / name), 0, tmp_path / "shards")
         assert set(tar_paths(tmp_path / "shards", "train") + tar_paths(tmp_path / "shards", "val")) == set(UNSPLIT)
         assert {item["path"] for item in read_json(tmp_path / "shards" / "manifest.json")["rejected"]} == paths

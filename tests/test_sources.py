@@ -55,7 +55,7 @@ def test_kaggles_zip_of_imagenet_is_read_without_unpacking(tmp_path: Path) -> No
         "LOC_synset_mapping.txt": b"n01440764 tench, Tinca tinca\nn01443537 goldfish, Carassius auratus\n",
     }
     metrics = shard(write_zip(images | others, tmp_path / "imagenet.zip"), tmp_path)
-    assert (metrics["kind"], metrics["rejected"]["count"]) == ("kaggle_imagenet", 0)
+    assert (metrics["kind"], metrics["rejected"]["count"]) == ("zip", 0)
     assert images_of(tmp_path / "shards", "train") == expected_of(train, "train")
     assert images_of(tmp_path / "shards", "val") == {
         (WNIDS[n % 2], val[f"val/ILSVRC2012_val_{n:08d}.JPEG"]) for n in range(1, 5)
@@ -127,7 +127,9 @@ def test_parquet_files_of_the_hub_keep_their_labels(names: list[str] | None, tmp
     assert (metrics["kind"], metrics["rejected"]["count"]) == ("parquet", 0)
     assert images_of(tmp_path / "shards", "train") == {(str(label), data) for data, label in rows}
     assert images_of(tmp_path / "shards", "val") == {(str(label), data) for data, label in held_out}
-    assert ImageShards(tmp_path / "shards", "train").class_names == (names or ["0", "1", "2"])
+    assert ImageShards(tmp_path / "shards", "train").class_names == (
+        ["zebra (0)", "ant", "zebra (2)"] if names else ["0", "1", "2"]
+    )
 
 
 def test_parquet_rows_without_an_image_or_a_label_are_named(tmp_path: Path) -> None:

@@ -1,34 +1,45 @@
 """The list of a source's files, on disk: sources of millions of files are sorted, split and limited in little memory.
 
-One SQLite file holds every file of the source with its split and class; SQL chooses the images and their order.
+One SQLite file holds every image of the source with its split and class; SQL chooses the images and their order. What
+becomes of everything else is noted beside them, for the manifest and the screen.
 """
 
 import hashlib
 import json
 import os
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
-
-from PIL import Image
+from pathlib import Path, PurePosixPath
 
 from prologue.core.errors import PrologueError
-from prologue.data.images import EXTENSIONS
-from prologue.data.sources.base import File, Source
-from prologue.data.sources.layout import SPLITS, VAL_SPLITS, is_hidden, parts_of, points_outside
+from prologue.data.folders import Folder, Layout, read_layout
+from prologue.data.sources.base import File, Source, Unusable
+from prologue.data.sources.layout import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    folders_and_name,
+    is_image_name,
+    is_image_start,
+    is_system,
+    points_outside,
+)
+from prologue.data.sources.tables import TABLES, Labels, read_tables
 
 ROWS = 10_000  # written at once
-FOLDERS = 3  # outermost folders of a path that can tell splits and classes
 SCHEMA = """
 CREATE TABLE files (
     id INTEGER PRIMARY KEY, path BLOB, size INTEGER, place TEXT, problem TEXT, split TEXT, class TEXT,
-    folder0 TEXT, folder1 TEXT, folder2 TEXT, -- the outermost folders of the path
-    part INTEGER, key INTEGER -- pseudo-random: of the part that is best read together (else 0), and of the file
+    folder INTEGER, -- number of the folder that it lies in
+    bundle INTEGER, key INTEGER -- pseudo-random: of what is best read together (else 0), and of the file
 );
+CREATE TABLE folders (id INTEGER PRIMARY KEY, split TEXT, class TEXT);
 CREATE TABLE classes (label INTEGER, name TEXT PRIMARY KEY, readable TEXT);
 CREATE TABLE chosen (split TEXT, number INTEGER, id INTEGER, PRIMARY KEY (split, number));
+CREATE TABLE notes (kind TEXT, name TEXT, count INTEGER, reason TEXT);
 """
 
 
@@ -86,47 +97,112 @@ class Listing:
         ):
             yield os.fsdecode(path), problem
 
+    def note(self, kind: str, name: str, count: int, reason: str) -> None:
+        """Note what became of something: a part, what is left aside or ignored, what was held out, a warning."""
+        self.connection.execute("INSERT INTO notes VALUES (?, ?, ?, ?)", (kind, _clean(name), count, _clean(reason)))
+
+    def notes(self, kind: str) -> list[tuple[str, int, str]]:
+        """Name, count and reason of the notes of a kind, in the order in which they were made."""
+        query = "SELECT name, count, reason FROM notes WHERE kind = ? ORDER BY rowid"
+        return self.connection.execute(query, (kind,)).fetchall()
+
 
 def list_files(listing: Listing, source: Source, seed: int) -> str:
-    """Write every file of a source with its split and class into an empty listing; returns a digest of the source.
+    """Write every image of a source with its split and class into an empty listing; returns a digest of the source.
 
-    Files that no class can claim are left out: hidden ones, folders beside the splits, and files outside class folders
-    that are not images by their name. The validation split is the first of val, validation and test.
+    The system's files and those that are no images by their names are counted; parts and classes follow from folders
+    where the source has no other word for them. A part that has no images with a class validates nothing.
 
     Raises:
-        PrologueError: the source is damaged, or holds no classes.
+        PrologueError: the source is damaged, its parts are ambiguous, or it holds no classes.
     """
-    digest = hashlib.sha256()
     listing.connection.executescript(SCHEMA)
-    rows = (row for file in source.files() if (row := _row(file, source, seed, digest)) is not None)
+    reader = _Reader(source, seed)
+    rows = (row for file in source.files() if (row := reader.row(file)) is not None)
     while batch := list(islice(rows, ROWS)):
-        listing.connection.executemany(f"INSERT INTO files VALUES (NULL{', ?' * 11})", batch)
+        listing.connection.executemany(f"INSERT INTO files VALUES (NULL{', ?' * 9})", batch)
     if source.in_folders:
-        _read_folders(listing)
-    _settle_splits(listing)
+        _read_folders(listing, source, reader)
+    for name, count, reason in source.left_aside:
+        listing.note("aside", name, count, reason)
+    _settle_parts(listing, source)
     if not listing.one("SELECT COUNT(*) FROM files WHERE class NOT NULL AND problem IS NULL")[0]:
         examples = "".join(f"\n  {path}: {reason}" for path, reason in islice(listing.rejected(), 5))
-        raise PrologueError(f"it holds no class folders with images; see data/README.md{examples}")
+        flat = listing.one("SELECT COUNT(*) FROM files WHERE problem = ?", Source.unlabelled)[0]
+        hint = f"; {flat} images are in no class folder: a folder around them makes them one class" if flat else ""
+        raise PrologueError(f"it holds no class folders with images{hint}; see data/README.md{examples}")
     listing.connection.commit()
-    return digest.hexdigest()
+    return reader.digest.hexdigest()
 
 
-def _row(file: File, source: Source, seed: int, digest: "hashlib._Hash") -> tuple[object, ...] | None:
-    """A row of the table `files`; None for a hidden file."""
-    path = os.fsencode(file.path)
-    digest.update(b"%b\0%d %b\n" % (path, file.size, str(file.place).encode()))
-    parts = parts_of(file.path)
-    outside = points_outside(file.path)
-    if not outside and any(map(is_hidden, parts)):
-        return None
-    problem = "its name points outside the source" if outside else file.problem
-    folders = parts[:-1][:FOLDERS] if source.in_folders and not problem else []
-    part = _pseudo_random(seed, str(file.place[0]).encode()) if source.by_part else 0
-    place = json.dumps(file.place)
-    names: list[str | None] = [name.encode("utf-8", "replace").decode() for name in folders]
-    names += [None] * (FOLDERS - len(names))
-    split, class_name = file.split, file.class_name
-    return path, file.size, place, problem, split, class_name, *names, part, _pseudo_random(seed, path)
+@dataclass
+class _Reader:
+    """Turns the files of a source into rows, and keeps what is said of the others."""
+
+    source: Source
+    seed: int
+    digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
+    root: Folder = field(default_factory=Folder)
+    numbers: dict[str, int] = field(default_factory=dict)  # of folders with images
+    spellings: dict[str, set[str]] = field(default_factory=dict)  # of the same folder, as Unicode has several
+    system: Counter[str] = field(default_factory=Counter)
+    others: Counter[str] = field(default_factory=Counter)  # by extension
+    tables: list[File] = field(default_factory=list)
+
+    def row(self, file: File) -> tuple[object, ...] | None:
+        """A row of the table `files`; None for what is none of the user's images."""
+        path = os.fsencode(file.path)
+        self.digest.update(b"%b\0%d %b\n" % (path, file.size, str(file.place).encode()))
+        problem, number = file.problem, None
+        if points_outside(file.path):
+            problem = "its name points outside the source"
+        elif self.source.in_folders:
+            folders = folders_and_name(file.path)
+            if not self._is_image(file, folders):
+                return None
+            if problem is None:
+                number = self._number(file.path, folders[:-1])
+        bundle = _pseudo_random(self.seed, str(file.place[0]).encode()) if self.source.by_place else 0
+        name = None if file.class_name is None else _clean(file.class_name)
+        place, key = json.dumps(file.place), _pseudo_random(self.seed, path)
+        return path, file.size, place, problem, file.part, name, number, bundle, key
+
+    def _is_image(self, file: File, folders: list[str]) -> bool:
+        """Whether a file is one of the user's images, by its name or, where that does not tell, its first bytes."""
+        ignored = next(filter(is_system, folders), None)
+        if ignored is not None:
+            self.system[ignored] += 1
+            return False
+        name = folders[-1]
+        known = is_image_name(name)
+        if known is None:
+            known = file.problem is not None or self._starts_as_image(file)
+        if not known:
+            self.others[PurePosixPath(name).suffix.lower() or "no extension"] += 1
+            self.root.at(folders[:-1]).others += 1
+            if name in TABLES:
+                self.tables.append(file)
+        return known
+
+    def _starts_as_image(self, file: File) -> bool:
+        try:
+            return is_image_start(self.source.start(file))
+        except Unusable:
+            return True  # said where it is read
+
+    def _number(self, path: str, folders: list[str]) -> int:
+        """The number of the folder of an image, which is counted there."""
+        folder = self.root.at(folders)
+        folder.images += 1
+        if folder.path and not path.isascii():
+            raw = "/".join(part for part in path.split("/")[:-1] if part not in ("", "."))
+            self.spellings.setdefault(folder.path, set()).add(raw)
+        return self.numbers.setdefault(folder.path, len(self.numbers))
+
+
+def _clean(text: str) -> str:
+    """A text as SQLite and JSON can hold it: bytes that are no UTF-8 become question marks."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _pseudo_random(seed: int, name: bytes) -> int:
@@ -134,39 +210,87 @@ def _pseudo_random(seed: int, name: bytes) -> int:
     return int.from_bytes(hashlib.sha256(b"%d:%b" % (seed, name)).digest()[:8], "big", signed=True)
 
 
-def _read_folders(listing: Listing) -> None:
-    """Splits and classes of files from their folders: splits outside, classes inside, one folder may wrap all."""
-    tops = listing.names("SELECT DISTINCT folder0 FROM files WHERE folder0 NOT NULL")
-    depth = 0
-    if len(tops) == 1 and tops[0] not in SPLITS:
-        inner = listing.names("SELECT DISTINCT folder1 FROM files WHERE folder1 NOT NULL")
-        depth, tops = (1, inner) if inner else (0, tops)
-    if "train" in tops or (len(tops) == 1 and tops[0] in VAL_SPLITS):
-        split, class_name = f"folder{depth}", f"folder{depth + 1}"
-        listing.connection.execute(f"UPDATE files SET split = {split}, class = {class_name} WHERE problem IS NULL")
-        beside = ", ".join(f"'{name}'" for name in SPLITS)
-        listing.connection.execute(
-            f"DELETE FROM files WHERE problem IS NULL AND {split} NOT NULL AND {split} NOT IN ({beside})"
+def _read_folders(listing: Listing, source: Source, reader: _Reader) -> None:
+    """Parts and classes of images from their folders; of those that lie in none, from tables of labels beside them."""
+    layout = read_layout(reader.root)
+    source.named_parts = {part: f"{folder.path}/" for part, folder in layout.parts.items()}
+    rows = [
+        (number, part, None if name is None else _clean(name))
+        for path, number in reader.numbers.items()
+        for part, name in [layout.classes[path]]
+    ]
+    listing.connection.executemany("INSERT INTO folders VALUES (?, ?, ?)", rows)
+    listing.connection.execute(
+        "UPDATE files SET split = folders.split, class = folders.class FROM folders WHERE files.folder = folders.id"
+    )
+    labels = read_tables(source, reader.tables)
+    source.readable |= labels.readable
+    if labels.of_image:
+        source.unlabelled = f"in no class folder, and {', '.join(labels.tables)} has no label for it"
+        _label_by_tables(listing, labels)
+    _note_folders(listing, layout, reader)
+
+
+def _label_by_tables(listing: Listing, labels: Labels) -> None:
+    """Give images of a part that lie in no class folder the class that a table says."""
+    listing.connection.create_function(
+        "label_of", 1, lambda path: labels.of_image.get(PurePosixPath(os.fsdecode(path)).stem), deterministic=True
+    )
+    labelled = listing.connection.execute(
+        "UPDATE files SET class = label_of(path) WHERE class IS NULL AND problem IS NULL AND split NOT NULL "
+        "AND label_of(path) NOT NULL"
+    ).rowcount
+    if labelled:
+        told = ", ".join(labels.tables)
+        listing.note("warning", "", 0, f"{labelled} images in no class folder have the classes that {told} says")
+
+
+def _note_folders(listing: Listing, layout: Layout, reader: _Reader) -> None:
+    for folder in layout.no_class:
+        if folder.all_others:
+            listing.note("aside", f"{folder.path}/", folder.all_others, "no class, since no image is in it")
+    for warning in layout.warnings:
+        listing.note("warning", "", 0, warning)
+    for spelled in reader.spellings.values():
+        if len(spelled) > 1:
+            names = ", ".join(map(ascii, sorted(spelled)))
+            listing.note("warning", "", 0, f"{names} are one name in Unicode, so that they are one folder")
+    for kind, counts in (("system", reader.system), ("no image", reader.others)):
+        for name, count in sorted(counts.items()):
+            listing.note("ignored", name, count, kind)
+
+
+def _settle_parts(listing: Listing, source: Source) -> None:
+    """Keep the training images and one part to validate on, as train and val; note what becomes of each part."""
+    counts = {
+        part: (usable, every)
+        for part, usable, every in listing.connection.execute(
+            "SELECT split, SUM(class NOT NULL AND problem IS NULL), COUNT(*) FROM files WHERE split NOT NULL "
+            "GROUP BY split"
         )
-    else:
-        listing.connection.execute(f"UPDATE files SET class = folder{depth} WHERE problem IS NULL")
-    loose = "problem IS NULL AND class IS NULL"
-    listing.connection.create_function("looks_like_image", 1, _looks_like_image, deterministic=True)
-    listing.connection.execute(f"DELETE FROM files WHERE {loose} AND NOT looks_like_image(path)")
-    listing.connection.execute(f"UPDATE files SET problem = 'not inside a class folder' WHERE {loose}")
+    }
+    candidates = [part for part in (VALIDATION, TEST) if counts.get(part, (0, 0))[0]]
+    validating = candidates[0] if candidates else None
+    if validating and not counts.get(TRAIN, (0, 0))[0]:
+        raise PrologueError(
+            f"it has {source.named_parts.get(validating, validating)} but no train/ with images of classes"
+        )
+    for part, (usable, every) in counts.items():
+        name = source.named_parts.get(part, part)
+        if part in (TRAIN, validating):
+            listing.note("part", name, every, "train" if part == TRAIN else "val")
+            continue
+        reason = f"not used, since {source.named_parts.get(validating or '', validating)} validates"
+        listing.note("aside", name, every, reason if usable else _why_unusable(listing, part))
+        listing.connection.execute("DELETE FROM files WHERE split = ?", (part,))
+    listing.connection.execute(
+        "UPDATE files SET problem = ? WHERE class IS NULL AND problem IS NULL", (source.unlabelled,)
+    )
+    listing.connection.execute("UPDATE files SET split = 'val' WHERE split = ?", (validating,))
 
 
-def _looks_like_image(path: bytes) -> bool:
-    return Image.registered_extensions().get(os.path.splitext(os.fsdecode(path))[1].lower()) in EXTENSIONS
-
-
-def _settle_splits(listing: Listing) -> None:
-    """Keep train and one validation split, under the name val."""
-    present = set(listing.names("SELECT DISTINCT split FROM files WHERE split NOT NULL"))
-    val = next((name for name in VAL_SPLITS if name in present), None)
-    if val and "train" not in present and not listing.one("SELECT COUNT(*) FROM files WHERE split IS NULL")[0]:
-        raise PrologueError(f"it has {val}/ but no train/")
-    for name in present - {"train", val}:
-        listing.connection.execute("DELETE FROM files WHERE split = ?", (name,))
-    if val:
-        listing.connection.execute("UPDATE files SET split = 'val' WHERE split = ?", (val,))
+def _why_unusable(listing: Listing, part: str) -> str:
+    """Why no image of a part has a class."""
+    query = "SELECT problem FROM files WHERE split = ? GROUP BY problem ORDER BY COUNT(*) DESC LIMIT 1"
+    problem = listing.connection.execute(query, (part,)).fetchone()[0]
+    return f"images without a class{f': {problem}' if problem else ''}; it validates nothing"

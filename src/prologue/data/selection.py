@@ -1,6 +1,8 @@
 """Which listed files become the images of each split: classes, held-out images, limits, and a mixed order."""
 
 import math
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable
 
 from prologue.core.errors import PrologueError
@@ -28,8 +30,8 @@ def choose_images(listing: Listing, source: Source, data: DataParams) -> None:
     for split, limit in (("train", data.train_limit), ("val", data.val_limit)):
         listing.connection.execute(
             f"""
-            INSERT INTO chosen SELECT ?, ROW_NUMBER() OVER (ORDER BY part, key, id) - 1, id FROM (
-                SELECT id, part, key, ROW_NUMBER() OVER (PARTITION BY class ORDER BY key, id) AS rank
+            INSERT INTO chosen SELECT ?, ROW_NUMBER() OVER (ORDER BY bundle, key, id) - 1, id FROM (
+                SELECT id, bundle, key, ROW_NUMBER() OVER (PARTITION BY class ORDER BY key, id) AS rank
                 FROM files JOIN classes ON class = name WHERE {GOOD} AND split = ? ORDER BY rank, key, id LIMIT ?
             )
             """,
@@ -46,16 +48,37 @@ def _choose_classes(listing: Listing, source: Source, wanted: int | list[str | i
         [name for name in source.classes if name in present] if source.classes else sorted(present, key=_by_number)
     )
     if isinstance(wanted, list):
-        readable = {source.readable.get(name, name): name for name in ordered}
-        chosen = {name if name in present else readable.get(name) for name in map(str, wanted)}
-        missing = [name for name in map(str, wanted) if name not in present and name not in readable]
-        if missing:
-            raise PrologueError(f"it has no classes {name_some(missing)} of data.classes; it has {name_some(ordered)}")
+        chosen = _named_classes(list(map(str, wanted)), ordered, source.readable)
         ordered = [name for name in ordered if name in chosen]
     elif wanted is not None:
         ordered = ordered[:wanted]
-    rows = [(label, name, source.readable.get(name, name)) for label, name in enumerate(ordered)]
+    readable = {name: _composed(source.readable.get(name, name)) for name in ordered}
+    shared = Counter(readable.values())
+    rows = [
+        (label, name, shown if shared[shown] == 1 else f"{shown} ({name})")
+        for label, (name, shown) in enumerate(readable.items())
+    ]
     listing.connection.executemany("INSERT INTO classes VALUES (?, ?, ?)", rows)
+
+
+def _named_classes(wanted: list[str], present: list[str], readable: dict[str, str]) -> set[str]:
+    """The classes that a user calls by their own names or by those for people. Raises PrologueError as the caller."""
+    called: dict[str, list[str]] = {}
+    for name in present:
+        called.setdefault(_composed(readable.get(name, name)), []).append(name)
+    found = {name: [name] if name in present else called.get(_composed(name), []) for name in wanted}
+    missing = [name for name, classes in found.items() if not classes]
+    if missing:
+        raise PrologueError(f"it has no classes {name_some(missing)} of data.classes; it has {name_some(present)}")
+    for name, classes in found.items():
+        if len(classes) > 1:
+            raise PrologueError(f"data.classes: {len(classes)} classes are called {name}; name {' or '.join(classes)}")
+    return {classes[0] for classes in found.values()}
+
+
+def _composed(name: str) -> str:
+    """A name in Unicode's composed form, so that names that look alike are alike."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _by_number(name: str) -> tuple[int, str]:
@@ -75,6 +98,8 @@ def _hold_out(listing: Listing, fraction: float) -> None:
     held_out = [(name, min(max(round(fraction * count), min(least, count // 2)), count - 1)) for name, count in counts]
     listing.connection.execute("CREATE TEMP TABLE held_out (name TEXT PRIMARY KEY, count INTEGER)")
     listing.connection.executemany("INSERT INTO held_out VALUES (?, ?)", held_out)
+    count = sum(own for _, own in held_out)
+    listing.note("held out", "", count, "from the training images, since no part of the source validates")
     listing.connection.execute(
         f"""
         UPDATE files SET split = 'val' WHERE id IN (

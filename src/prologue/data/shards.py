@@ -27,6 +27,7 @@ from prologue.core.launch import is_main_process, own_cores, progress, rank, wor
 from prologue.core.params import DataParams
 from prologue.core.sharing import own_tasks
 from prologue.core.work import close_work, open_work, origin_of, read_origin
+from prologue.data.found import print_found, what_was_found
 from prologue.data.images import MANIFEST, MANIFEST_FORMAT, index_path
 from prologue.data.listing import ListedImage, Listing, list_files
 from prologue.data.selection import choose_images, name_some
@@ -276,6 +277,7 @@ def _finish(work: Path, kind: str, data: DataParams, output: Path) -> dict[str, 
         classes = listing.names("SELECT name FROM classes ORDER BY label")
         readable = listing.names("SELECT readable FROM classes ORDER BY label")
         images = sum(listing.count(split) for split in SPLITS)
+        found = what_was_found(listing)
     jobs = _jobs(work, kind, data)
     reports = {split: [read_json(job.report) for job in jobs if job.split == split] for split in SPLITS}
     undecoded = [item for split in SPLITS for report in reports[split] for item in report.pop("rejected")]
@@ -286,14 +288,16 @@ def _finish(work: Path, kind: str, data: DataParams, output: Path) -> dict[str, 
     for split in SPLITS:
         shards = [report for report in reports[split] if report["images"]]
         manifest[split] = {"images": sum(shard["images"] for shard in shards), "shards": shards}
-    manifest["rejected"] = rejected
-    _require_all_classes(work, manifest, data)
+    manifest["images_per_class"] = {split: _count_classes(work, manifest, split) for split in SPLITS}
+    manifest |= {"rejected": rejected, "found": found}
+    _require_all_classes(manifest, data)
     write_json(work / MANIFEST, manifest)
     empty = [work / report["file"] for split in SPLITS for report in reports[split] if not report["images"]]
     leftovers = [work / LISTING, *work.glob("*/*.json"), *empty, *map(index_path, empty)]
     for leftover in leftovers:
         remove(leftover)
     close_work(work, output)
+    print_found(manifest, kind, data.source)
     return {
         "kind": kind,
         **{split: {"images": manifest[split]["images"]} for split in SPLITS},
@@ -302,12 +306,18 @@ def _finish(work: Path, kind: str, data: DataParams, output: Path) -> dict[str, 
     }
 
 
-def _require_all_classes(work: Path, manifest: dict[str, Any], data: DataParams) -> None:
-    """Raise PrologueError where damaged files leave a class without training images, or nothing to validate on."""
+def _count_classes(work: Path, manifest: dict[str, Any], split: str) -> list[int]:
+    """How many images of each class a split has."""
     counts = np.zeros(len(manifest["classes"]), np.int64)
-    for shard in manifest["train"]["shards"]:
+    for shard in manifest[split]["shards"]:
         labels = np.load(index_path(work / shard["file"]))[:, 2]
         counts += np.bincount(labels, minlength=len(counts))
+    return counts.tolist()
+
+
+def _require_all_classes(manifest: dict[str, Any], data: DataParams) -> None:
+    """Raise PrologueError where damaged files leave a class without training images, or nothing to validate on."""
+    counts = manifest["images_per_class"]["train"]
     lost = [name for name, count in zip(manifest["classes"], counts, strict=True) if not count]
     if lost or not manifest["val"]["images"]:
         what = f"training image of the classes {name_some(lost)}" if lost else "validation image"

@@ -6,7 +6,7 @@ from pathlib import Path
 from prologue.core.errors import PrologueError
 from prologue.data.sources.base import Source
 from prologue.data.sources.folder import FolderSource
-from prologue.data.sources.imagenet import KaggleImageNet, OfficialImageNet, is_kaggle_imagenet, is_official_imagenet
+from prologue.data.sources.imagenet import OfficialImageNet, is_official_imagenet
 from prologue.data.sources.tar_archive import TarSource, is_tar
 from prologue.data.sources.webdataset import WebdatasetSource, looks_like_shards
 from prologue.data.sources.zip_archive import ZipSource, is_zip
@@ -15,7 +15,6 @@ KINDS: dict[str, Callable[[Path], Source]] = {
     "folder": FolderSource,
     "zip": ZipSource,
     "tar": TarSource,
-    "kaggle_imagenet": KaggleImageNet,
     "official_imagenet": OfficialImageNet,
     "webdataset": WebdatasetSource,
 }  # and parquet
@@ -50,17 +49,16 @@ def _kind_of_folder(path: Path) -> str:
     if is_official_imagenet(path):
         return "official_imagenet"
     if next(path.rglob("*.parquet"), None):
-        return "parquet"
+        from prologue.data.sources.parquet import has_images
+
+        if has_images(path):
+            return "parquet"
     return "webdataset" if looks_like_shards(path) else "folder"
 
 
 def _kind_of_file(path: Path) -> str | None:
     if path.suffix == ".parquet":
         return "parquet"
-    if is_tar(
-        path
-    ):  # before zip: a zip is never taken for a tar, but a tar that holds a stored zip may be taken for one
+    if is_tar(path):  # before zip: a tar that holds a stored zip may be taken for one, but never a zip for a tar
         return "webdataset" if looks_like_shards(path) else "tar"
-    if is_zip(path):
-        return "kaggle_imagenet" if is_kaggle_imagenet(path) else "zip"
-    return None
+    return "zip" if is_zip(path) else None

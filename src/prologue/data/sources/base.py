@@ -16,10 +16,9 @@ class File:
     Attributes:
         path: its name in the source; bytes that are no UTF-8 as surrogate escapes.
         size: in bytes; 0 where the source does not tell.
-        place: numbers by which the source finds it again; the first says what it lies in, and files of one such part
-            are best read together.
+        place: numbers by which the source finds it again; the first says what it lies in.
         problem: why it cannot be used, where the listing tells.
-        split: train, val, validation or test where the source says so by other means than folders.
+        part: train, validation or test where the source says so by other means than folders.
         class_name: the same of its class.
     """
 
@@ -27,7 +26,7 @@ class File:
     size: int
     place: tuple[int, ...] = ()
     problem: str | None = None
-    split: str | None = None
+    part: str | None = None
     class_name: str | None = None
 
 
@@ -37,16 +36,22 @@ class Source(ABC):
     Attributes:
         classes: class names in the order of their labels; None: in the order of the names.
         readable: names for people, by class name.
-        by_part: whether reading is much faster when files of one part of the source are read together.
-        in_folders: whether split and class follow from the folders of a file's path.
+        by_place: whether reading is much faster when files whose places begin alike are read together.
+        in_folders: whether part and class follow from the folders of a file's path.
+        unlabelled: why an image has no class, where nothing else is said.
+        named_parts: what each part of the source is called there, by train, validation and test.
+        left_aside: files that hold no images for us, each with how many images it has and the reason.
     """
 
     classes: list[str] | None = None
-    by_part = False
+    unlabelled = "not inside a class folder"
+    by_place = False
     in_folders = True
 
     def __init__(self) -> None:
         self.readable: dict[str, str] = {}
+        self.named_parts: dict[str, str] = {}
+        self.left_aside: list[tuple[str, int, str]] = []
 
     @abstractmethod
     def files(self) -> Iterator[File]:
@@ -55,3 +60,7 @@ class Source(ABC):
     @abstractmethod
     def read(self, path: str, size: int, place: tuple[int, ...]) -> bytes:
         """The content of a listed file. Raises Unusable where it cannot be read."""
+
+    def start(self, file: File) -> bytes:
+        """The first bytes of a listed file, SIGNATURE_BYTES of them or more. Raises Unusable."""
+        return self.read(file.path, file.size, file.place)

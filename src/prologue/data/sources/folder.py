@@ -6,33 +6,53 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from prologue.data.sources.base import File, Source, Unusable
+from prologue.data.sources.layout import SIGNATURE_BYTES
 
 
 class FolderSource(Source):
-    """Files below a folder; links are listed as a problem, never followed."""
+    """Files below a folder. Links to files and folders are followed wherever they lead, but never in a circle."""
 
     def __init__(self, root: Path) -> None:
         super().__init__()
         self._root = root
 
     def files(self) -> Iterator[File]:
-        for folder, subfolders, names in os.walk(self._root, onerror=_fail):
-            subfolders.sort()
-            linked = [name for name in subfolders if os.path.islink(os.path.join(folder, name))]
-            for name in sorted(names + linked):
-                path = os.path.join(folder, name)
-                status = os.lstat(path)
-                problem = None if stat.S_ISREG(status.st_mode) else "a link or device, not a plain file"
-                yield File(os.path.relpath(path, self._root), status.st_size, (status.st_mtime_ns,), problem)
+        status = self._root.stat()
+        yield from self._below("", {(status.st_dev, status.st_ino)})
+
+    def _below(self, folder: str, around: set[tuple[int, int]]) -> Iterator[File]:
+        """Files below a folder, those beside its folders first; `around`: this folder and those that it lies in."""
+        with os.scandir(self._root / folder) as entries:
+            listed = sorted(entries, key=lambda entry: entry.name)
+        folders = []
+        for entry in listed:
+            path = f"{folder}/{entry.name}" if folder else entry.name
+            try:
+                status = entry.stat()
+            except OSError as error:  # of a link that leads nowhere, or to itself
+                yield File(path, 0, (), f"a link that leads nowhere: {error.strerror}")
+                continue
+            identity = (status.st_dev, status.st_ino)
+            if stat.S_ISDIR(status.st_mode):
+                if entry.is_symlink() and identity in around:
+                    yield File(path, 0, (), "a link to a folder around it")
+                else:
+                    folders.append((path, identity))
+            else:
+                problem = None if stat.S_ISREG(status.st_mode) else "a device or pipe, not a plain file"
+                yield File(path, status.st_size, (status.st_mtime_ns,), problem)
+        for path, identity in folders:
+            yield from self._below(path, around | {identity})
 
     def read(self, path: str, size: int, place: tuple[int, ...]) -> bytes:
+        return self._content(path)
+
+    def start(self, file: File) -> bytes:
+        return self._content(file.path, SIGNATURE_BYTES)
+
+    def _content(self, path: str, size: int = -1) -> bytes:
         try:
-            descriptor = os.open(self._root / path, os.O_RDONLY | os.O_NOFOLLOW)
-            with open(descriptor, "rb") as file:
-                return file.read()
+            with (self._root / path).open("rb") as file:
+                return file.read(size)
         except OSError as error:
             raise Unusable(f"cannot be read: {error.strerror}") from error
-
-
-def _fail(error: OSError) -> None:
-    raise error

@@ -1,6 +1,5 @@
-"""ImageNet as it is distributed: the zip of Kaggle, and the official tars. Both are read in place."""
+"""ImageNet as its site distributes it: the official tars, read in place. Kaggle's zip has folders and a table."""
 
-import csv
 import io
 import tarfile
 from collections.abc import Iterator
@@ -8,53 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from prologue.core.errors import PrologueError
-from prologue.data.sources.base import File, Source, Unusable
+from prologue.data.sources.base import File, Source
+from prologue.data.sources.layout import TRAIN, VALIDATION
 from prologue.data.sources.tar_archive import nested_files, read_span, tar_files
-from prologue.data.sources.zip_archive import ZipSource
 
-KAGGLE_LABELS, KAGGLE_NAMES = "LOC_val_solution.csv", "LOC_synset_mapping.txt"
-KAGGLE_IMAGES = "ILSVRC/Data/CLS-LOC/"
 TRAIN_TAR, VAL_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
 TRUTH, SYNSETS = "data/ILSVRC2012_validation_ground_truth.txt", "data/meta.mat"
-
-
-class KaggleImageNet(ZipSource):
-    """Kaggle's zip: train/ in class folders, val/ flat with a table of labels; test images are left out."""
-
-    in_folders = False
-
-    def files(self) -> Iterator[File]:
-        labels = self._read_tables()
-        for file in super().files():
-            split, _, name = file.path.removeprefix(KAGGLE_IMAGES).partition("/")
-            if not file.path.startswith(KAGGLE_IMAGES) or split not in ("train", "val"):
-                continue
-            class_name = name.split("/")[0] if split == "train" else labels.get(Path(name).stem)
-            problem = file.problem or (None if class_name else f"{KAGGLE_LABELS} has no label for it")
-            yield replace(file, split=split, class_name=class_name, problem=problem)
-
-    def _read_tables(self) -> dict[str, str]:
-        """Class of each validation image; the names for people are kept."""
-        tables = {file.path: self._text(file) for file in super().files() if file.path in (KAGGLE_LABELS, KAGGLE_NAMES)}
-        lines = tables.get(KAGGLE_NAMES, "").splitlines()
-        self.readable = {name: words.split(",")[0] for name, _, words in (line.partition(" ") for line in lines)}
-        rows = csv.DictReader(io.StringIO(tables[KAGGLE_LABELS]))
-        try:
-            return {row["ImageId"]: row["PredictionString"].split()[0] for row in rows}
-        except (KeyError, IndexError, TypeError):
-            raise PrologueError(f"{KAGGLE_LABELS} in the zip is not Kaggle's table of labels") from None
-
-    def _text(self, file: File) -> str:
-        try:
-            return self.read(file.path, file.size, file.place).decode()
-        except (Unusable, UnicodeDecodeError) as error:
-            raise PrologueError(f"{file.path} in the zip {error}") from None
-
-
-def is_kaggle_imagenet(path: Path) -> bool:
-    """Whether a zip has Kaggle's table of validation labels."""
-    return any(file.path == KAGGLE_LABELS for file in ZipSource(path).files())
 
 
 class OfficialImageNet(Source):
@@ -67,6 +26,7 @@ class OfficialImageNet(Source):
         missing = [name for name in (TRAIN_TAR, VAL_TAR, DEVKIT) if not (folder / name).is_file()]
         if missing:
             raise PrologueError(f"{folder} lacks {', '.join(missing)} of the official ImageNet files")
+        self.named_parts = {TRAIN: TRAIN_TAR, VALIDATION: VAL_TAR}
         self._folder = folder
         self._tars = [folder / TRAIN_TAR, folder / VAL_TAR]
         self._open = [tar.open("rb") for tar in self._tars]
@@ -74,12 +34,12 @@ class OfficialImageNet(Source):
     def files(self) -> Iterator[File]:
         truth, self.readable = _devkit(self._folder / DEVKIT)
         for file in nested_files(self._tars[0], part=0):
-            yield replace(file, split="train", class_name=file.path.split("/")[0])
+            yield replace(file, part=TRAIN, class_name=file.path.split("/")[0])
         for file in tar_files(self._tars[1], part=1):
             number = Path(file.path).stem.rsplit("_", 1)[-1]  # ILSVRC2012_val_00000001.JPEG
             known = number.isdecimal() and 1 <= int(number) <= len(truth)
             problem = file.problem or (None if known else "the devkit has no label for it")
-            yield replace(file, split="val", class_name=truth[int(number) - 1] if known else None, problem=problem)
+            yield replace(file, part=VALIDATION, class_name=truth[int(number) - 1] if known else None, problem=problem)
 
     def read(self, path: str, size: int, place: tuple[int, ...]) -> bytes:
         return read_span(self._open[place[0]].fileno(), place[1], size)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from prologue.core.errors import PrologueError
 from prologue.data.sources.base import File, Source, Unusable
+from prologue.data.sources.layout import SIGNATURE_BYTES
 
 
 class TarSource(Source):
@@ -24,6 +25,9 @@ class TarSource(Source):
     def read(self, path: str, size: int, place: tuple[int, ...]) -> bytes:
         return read_span(self._file.fileno(), place[1], size)
 
+    def start(self, file: File) -> bytes:
+        return read_span(self._file.fileno(), file.place[1], min(file.size, SIGNATURE_BYTES))
+
 
 def is_tar(path: Path) -> bool:
     """Whether a file begins as uncompressed tars do."""
@@ -37,8 +41,26 @@ def is_tar(path: Path) -> bool:
 def tar_files(path: Path, part: int = 0, start: int = 0, size: int | None = None) -> Iterator[File]:
     """The files of a tar, or of a tar that lies at `start` in another file; place is (part, offset in the file).
 
-    Raises PrologueError where it is damaged.
+    A hard link is the file that it links to; these come last. Raises PrologueError where the tar is damaged.
     """
+    links: dict[str, str] = {}
+    for info, offset in _members(path, start, size):
+        if info.islnk():
+            links[info.name] = info.linkname
+        elif not info.isdir():
+            plain = info.isreg() and not info.issparse()
+            problem = None if plain else "a link, device or sparse file, not a plain file"
+            yield File(info.name, info.size, (part, offset), problem)
+    if links:
+        wanted = set(links.values())
+        found = {i.name: (i.size, at) for i, at in _members(path, start, size) if i.isreg() and i.name in wanted}
+        for name, target in links.items():
+            own, offset = found.get(target, (0, 0))
+            yield File(name, own, (part, offset), None if target in found else f"a link to {target}, which is missing")
+
+
+def _members(path: Path, start: int, size: int | None) -> Iterator[tuple[tarfile.TarInfo, int]]:
+    """Every member of a tar, with the offset of its content in the file."""
     with path.open("rb") as file:
         file.seek(start)
         try:
@@ -47,11 +69,7 @@ def tar_files(path: Path, part: int = 0, start: int = 0, size: int | None = None
                     archive.members.clear()  # type: ignore[attr-defined]  # it would keep every member
                     if size is not None and info.offset_data - start > size:
                         return
-                    if not info.isdir():
-                        problem = None
-                        if not info.isreg() or info.issparse():
-                            problem = "a link, device or sparse file, not a plain file"
-                        yield File(info.name, info.size, (part, info.offset_data), problem)
+                    yield info, info.offset_data
         except tarfile.TarError as error:
             raise PrologueError(f"{path} is damaged at byte {file.tell()}: {error}") from None
 

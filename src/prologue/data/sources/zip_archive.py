@@ -35,10 +35,10 @@ class ZipSource(Source):
 
     def files(self) -> Iterator[File]:
         with self._path.open("rb") as file:
-            start, count = _central_directory(file, self._path)
+            start, count, before = _central_directory(file, self._path)
             file.seek(start)
             for _ in range(count):
-                entry = _read_entry(file, self._path)
+                entry = _read_entry(file, self._path, before)
                 if entry is not None:
                     yield entry
 
@@ -79,8 +79,8 @@ def _find_end(file: BinaryIO) -> tuple[int, bytes]:
     return (start + place, tail[place : place + END.size]) if complete else (-1, b"")
 
 
-def _central_directory(file: BinaryIO, path: Path) -> tuple[int, int]:
-    """Offset of the first entry of the directory, and how many there are."""
+def _central_directory(file: BinaryIO, path: Path) -> tuple[int, int, int]:
+    """Offset of the first entry of the directory, how many there are, and the bytes of a program before the archive."""
     end, record = _find_end(file)
     if end < 0:
         raise PrologueError(f"{path} is no zip, or cut off: its directory is missing")
@@ -89,14 +89,21 @@ def _central_directory(file: BinaryIO, path: Path) -> tuple[int, int]:
         file.seek(max(0, end - END64_LOCATOR.size))
         locator = file.read(END64_LOCATOR.size)
         if locator[:4] == LOCATOR_SIGN:
-            file.seek(END64_LOCATOR.unpack(locator)[2])
-            record = file.read(END64.size)
-            if len(record) == END64.size and record[:4] == END64_SIGN:
-                *_, count, size, offset = END64.unpack(record)
-    return offset, count
+            at_end = end - END64_LOCATOR.size - END64.size  # of an archive with something before it
+            for place in (END64_LOCATOR.unpack(locator)[2], at_end):
+                file.seek(place)
+                record = file.read(END64.size)
+                if len(record) == END64.size and record[:4] == END64_SIGN:
+                    *_, count, size, offset = END64.unpack(record)
+                    end = place
+                    break
+    file.seek(offset)
+    if file.read(4) in (CENTRAL_SIGN, END_SIGN):
+        return offset, count, 0
+    return end - size, count, end - size - offset
 
 
-def _read_entry(file: BinaryIO, path: Path) -> File | None:
+def _read_entry(file: BinaryIO, path: Path, before: int) -> File | None:
     """The next entry of the central directory; None for a folder."""
     header = file.read(CENTRAL.size)
     if len(header) < CENTRAL.size or header[:4] != CENTRAL_SIGN:
@@ -108,7 +115,9 @@ def _read_entry(file: BinaryIO, path: Path) -> File | None:
     raw = file.read(name_length)
     size, compressed, offset = _zip64(file.read(extra_length), size, compressed, offset)
     file.seek(comment_length, os.SEEK_CUR)
-    name = raw.decode("utf-8" if flags & UTF8 else "cp437", "surrogateescape")
+    name = _decoded(raw, bool(flags & UTF8))
+    if "/" not in name:
+        name = name.replace("\\", "/")  # of programs that write Windows' own paths
     if name.endswith("/"):
         return None
     kind = stat.S_IFMT(attributes >> 16)
@@ -117,7 +126,15 @@ def _read_entry(file: BinaryIO, path: Path) -> File | None:
         problem = "encrypted"
     elif method not in (STORED, DEFLATED):
         problem = f"compressed by method {method} of zip; only stored and deflated entries are read"
-    return File(name, size, (0, offset, compressed, method, checksum), problem)
+    return File(name, size, (0, before + offset, compressed, method, checksum), problem)
+
+
+def _decoded(raw: bytes, is_utf8: bool) -> str:
+    """A name: many programs write UTF-8 without saying so; what is none is in the code page of DOS."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("utf-8" if is_utf8 else "cp437", "surrogateescape")
 
 
 def _zip64(extra: bytes, size: int, compressed: int, offset: int) -> tuple[int, int, int]:
