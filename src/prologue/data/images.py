@@ -6,7 +6,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, PngImagePlugin
 
 from prologue.core.errors import PrologueError
 from prologue.core.files import read_json
@@ -22,10 +22,27 @@ EXTENSIONS = {  # of the formats that are read, by Pillow's names
     "BMP": "bmp",
     "TIFF": "tif",
     "PPM": "ppm",
+    "AVIF": "avif",
+    "JPEG2000": "jp2",
+    "QOI": "qoi",
+    "DDS": "dds",
+    "PCX": "pcx",
+    "TGA": "tga",  # last, since it has no signature by which Pillow would know it
 }
 FORMATS = tuple(name for name in EXTENSIONS if name != "MPO")  # Pillow finds MPO by opening it as JPEG
+ORIENTATION = 0x0112  # tag of EXIF
+TURNS = {  # by orientation: what shows the image upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 Image.MAX_IMAGE_PIXELS = None  # data.max_pixels takes the place of Pillow's own limit when shards are written
+PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = 2**26, 2**27  # bytes of what programs write beside it
 
 
 def open_image(data: bytes) -> Image.Image:
@@ -33,15 +50,27 @@ def open_image(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data), formats=FORMATS)
 
 
+def orientation(image: Image.Image) -> int:
+    """The orientation of an image by its EXIF, 1 to 8; 1, upright, where it says none, or nothing that can be read."""
+    try:
+        value = image.getexif().get(ORIENTATION)
+    except Exception:  # EXIF of phones and editors is broken in every way, and nothing else of it counts
+        return 1
+    return next((turn for turn in TURNS if turn == value), 1)
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """Decode an image upright (EXIF orientation) as 8-bit RGB; alpha is dropped, not blended, as in ADM.
 
     Raises OSError for damaged files and ValueError for pixels without a known range (32-bit integer or float).
     """
-    ImageOps.exif_transpose(image, in_place=True)
+    image.load()  # first: to read the EXIF of a PNG loads it too, and hides its errors
+    turn = TURNS.get(orientation(image))
+    is_16_bit = image.mode.startswith("I;16") or (image.format == "PPM" and image.mode == "I")
+    image = image if turn is None else image.transpose(turn)
     if image.mode == "RGB":
         return image
-    if image.mode.startswith("I;16"):
+    if is_16_bit:
         grey = np.asarray(image).astype(np.float32) / 257  # 65535 -> 255; Pillow's own conversion clips at 255
         image = Image.fromarray(grey.round().astype(np.uint8))
     elif image.mode in ("I", "F"):

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from prologue.core.params import AugmentParams
-from prologue.data.images import open_image, to_rgb
+from prologue.data.images import open_image, orientation, to_rgb
 
 Pixels = NDArray[np.uint8]
 
@@ -85,8 +85,22 @@ def _decode_fast(data: bytes) -> Tensor:
     image = open_image(data)
     if image.format == "JPEG" and image.mode in ("RGB", "L"):
         encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        return decode_jpeg(encoded, mode=ImageReadMode.RGB, apply_exif_orientation=True)
+        try:
+            pixels = decode_jpeg(encoded, mode=ImageReadMode.RGB)
+        except RuntimeError:  # it is stricter than Pillow with what editors write
+            pass
+        else:
+            if pixels.shape[1:] == (image.height, image.width):
+                return _upright(pixels, orientation(image))
     return torch.from_numpy(np.array(to_rgb(image))).permute(2, 0, 1)
+
+
+def _upright(pixels: Tensor, turn: int) -> Tensor:
+    """Pixels (3, H, W) turned as `to_rgb` turns an image of this orientation."""
+    if turn >= 5:
+        pixels = pixels.transpose(1, 2)
+    mirrored = [dim for dim, turns in ((1, (3, 4, 7, 8)), (2, (2, 3, 6, 7))) if turn in turns]
+    return pixels.flip(mirrored) if mirrored else pixels
 
 
 def _draw_crop(width: int, height: int, size: int, augment: AugmentParams, rng: np.random.Generator) -> Crop:

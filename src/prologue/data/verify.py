@@ -1,11 +1,12 @@
 """Whether the bytes of a file are an image that training can use."""
 
-from PIL import UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from prologue.data.images import EXTENSIONS, open_image, to_rgb
+from prologue.data.images import EXTENSIONS, FORMATS, open_image, to_rgb
 from prologue.data.sources.base import Unusable
 
 MAX_ASPECT = 100  # scaling the shorter side of a thinner image to image_size would take too much memory
+LFS_POINTER = b"version https://git-lfs"
 MAX_BYTES_PER_PIXEL = 8  # 16-bit RGBA, uncompressed
 
 
@@ -13,6 +14,17 @@ def check_size(size: int, max_pixels: int) -> None:
     """Raise Unusable for a file that is larger than any image of `max_pixels`, before it is read."""
     if size > MAX_BYTES_PER_PIXEL * max_pixels + 2**20:
         raise Unusable(f"{size} bytes, more than an image of {max_pixels} pixels takes")
+
+
+def _format_of(content: bytes) -> str | None:
+    """What a file that is not read is, where its first bytes tell; nothing of it is opened."""
+    if content.startswith(LFS_POINTER):
+        return "a pointer of Git LFS: run `git lfs pull`"
+    Image.init()
+    start = content[:64].ljust(64, b"\0")
+    others = {name: accept for name, (_, accept) in Image.OPEN.items() if name not in FORMATS}
+    found = (name for name, accept in others.items() if accept and accept(start) is True)
+    return next((f"{name} is no format that is read" for name in found), None)
 
 
 def check_image(content: bytes, max_pixels: int) -> str:
@@ -41,6 +53,7 @@ def check_image(content: bytes, max_pixels: int) -> str:
     except Unusable:
         raise
     except UnidentifiedImageError:
-        raise Unusable("does not decode: no image of a format that is read") from None
+        known = _format_of(content)
+        raise Unusable(f"does not decode: {known or 'no image of a format that is read'}") from None
     except Exception as error:  # Pillow's plugins raise nearly anything on damaged files
         raise Unusable(f"does not decode: {error or type(error).__name__}") from error

@@ -13,11 +13,11 @@ from pyarrow import parquet, types
 from prologue.core.errors import PrologueError
 from prologue.data.sources.base import File, Source, Unusable
 from prologue.data.sources.layout import TRAIN, WORDS, parts_of_files, words_of
+from prologue.data.verify import LFS_POINTER
 
 IMAGE_COLUMNS = ("image", "img", "images", "jpg", "png", "webp")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target", "cls", "category", "class_name")
 SPLIT_COLUMN = "split"
-LFS_POINTER = b"version https://git-lfs"
 NAMED = 3  # files in a message
 
 
