@@ -138,7 +138,7 @@ def test_damaged_and_missing_inputs_are_named(tmp_path: Path) -> None:
         run(tmp_path / "empty", reference)
     broken = write_folder(tmp_path / "broken", list(pictures(1)))
     (broken / "000.png").write_bytes((broken / "000.png").read_bytes()[:60])
-    with pytest.raises(PrologueError, match=r"000\.png cannot be measured"):
+    with pytest.raises(PrologueError, match=r"000\.png: does not decode"):
         run(broken, reference)
     (tmp_path / "text.npz").write_text("no archive")
     with pytest.raises(PrologueError, match=r"text\.npz is no npz"):

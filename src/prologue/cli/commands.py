@@ -6,6 +6,13 @@ from typing import TypeAlias
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # what `add_subparsers` returns
 
 
+def positive(text: str) -> int:
+    """A whole number above 0, as an argument. Raises ArgumentTypeError for anything else."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no whole number above 0")
+    return int(text)
+
+
 def shown(value: object) -> str:
     """A value in a table."""
     return f"{value:.5g}" if isinstance(value, float) else str(value)

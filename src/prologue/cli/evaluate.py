@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from prologue.cli.commands import Commands, shown
+from prologue.cli.commands import Commands, positive, shown
 from prologue.core.files import write_json
 from prologue.core.launch import is_main_process
 
@@ -17,8 +17,10 @@ def add_to(commands: Commands) -> None:
     parser.add_argument("samples", type=Path, help="npz with arr_0 (uint8 N, H, W, 3), or a folder of images")
     parser.add_argument("--reference", type=Path, help="the same, or ADM's statistics (default: data/reference)")
     parser.add_argument("--extractor", choices=("lite2", "inception"), help="default: Inception where its weights are")
-    parser.add_argument("--size", type=int, help="px to which images of folders are cropped (default: as they are)")
-    parser.add_argument("--batch", type=int, default=32, help="images at once (default: %(default)s)")
+    parser.add_argument(
+        "--size", type=positive, help="px to which images of folders are cropped (default: as they are)"
+    )
+    parser.add_argument("--batch", type=positive, default=32, help="images at once (default: %(default)s)")
     parser.add_argument("--output", type=Path, help="also write the metrics to this JSON file")
     parser.set_defaults(run=run)
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from prologue.cli.commands import Commands
+from prologue.cli.commands import Commands, positive
 from prologue.core.slots import most_jobs
 
 
@@ -15,10 +15,12 @@ def add_to(commands: Commands) -> None:
         default="default",
         help="smoke, default, small_third, small, small_triple or imagenet (default: %(default)s)",
     )
-    parser.add_argument("--seeds", type=int, help="run with so many seeds, 0, 1, ... (default: as the study says)")
+    parser.add_argument("--seeds", type=positive, help="run with so many seeds, 0, 1, ... (default: as the study says)")
     parser.add_argument("--plan", action="store_true", help="only show what would run")
     parser.add_argument(
-        "--jobs", type=int, help="experiments at once, each on cores of its own (default: one per core; 1 beside a GPU)"
+        "--jobs",
+        type=positive,
+        help="experiments at once, each on cores of its own (default: one per core; 1 beside a GPU)",
     )
     parser.set_defaults(run=run)
 

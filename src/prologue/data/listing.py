@@ -16,15 +16,13 @@ from pathlib import Path, PurePosixPath
 
 from prologue.core.errors import PrologueError
 from prologue.data.folders import Folder, Layout, read_layout
-from prologue.data.sources.base import File, Source, Unusable
+from prologue.data.sources.base import File, Source
+from prologue.data.sources.images import why_ignored
 from prologue.data.sources.layout import (
     TEST,
     TRAIN,
     VALIDATION,
     folders_and_name,
-    is_image_name,
-    is_image_start,
-    is_system,
     points_outside,
 )
 from prologue.data.sources.tables import TABLES, Labels, read_tables
@@ -145,8 +143,8 @@ class _Reader:
     root: Folder = field(default_factory=Folder)
     numbers: dict[str, int] = field(default_factory=dict)  # of folders with images
     spellings: dict[str, set[str]] = field(default_factory=dict)  # of the same folder, as Unicode has several
-    system: Counter[str] = field(default_factory=Counter)
-    others: Counter[str] = field(default_factory=Counter)  # by extension
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)  # of what is ignored, by reason and name
+    first: dict[tuple[str, str], str] = field(default_factory=dict)  # path of the same
     tables: list[File] = field(default_factory=list)
 
     def row(self, file: File) -> tuple[object, ...] | None:
@@ -168,27 +166,17 @@ class _Reader:
         return path, file.size, place, problem, file.part, name, number, bundle, key
 
     def _is_image(self, file: File, folders: list[str]) -> bool:
-        """Whether a file is one of the user's images, by its name or, where that does not tell, its first bytes."""
-        ignored = next(filter(is_system, folders), None)
-        if ignored is not None:
-            self.system[ignored] += 1
-            return False
-        name = folders[-1]
-        known = is_image_name(name)
-        if known is None:
-            known = file.problem is not None or self._starts_as_image(file)
-        if not known:
-            self.others[PurePosixPath(name).suffix.lower() or "no extension"] += 1
+        """Whether a file is one of the user's images; what is none is counted."""
+        why = why_ignored(self.source, file)
+        if why is None:
+            return True
+        self.counts[why] += 1
+        self.first.setdefault(why, file.path)
+        if why[0] == "no image":
             self.root.at(folders[:-1]).others += 1
-            if name in TABLES:
+            if folders[-1] in TABLES:
                 self.tables.append(file)
-        return known
-
-    def _starts_as_image(self, file: File) -> bool:
-        try:
-            return is_image_start(self.source.start(file))
-        except Unusable:
-            return True  # said where it is read
+        return False
 
     def _number(self, path: str, folders: list[str]) -> int:
         """The number of the folder of an image, which is counted there."""
@@ -255,9 +243,9 @@ def _note_folders(listing: Listing, layout: Layout, reader: _Reader) -> None:
         if len(spelled) > 1:
             names = ", ".join(map(ascii, sorted(spelled)))
             listing.note("warning", "", 0, f"{names} are one name in Unicode, so that they are one folder")
-    for kind, counts in (("system", reader.system), ("no image", reader.others)):
-        for name, count in sorted(counts.items()):
-            listing.note("ignored", name, count, kind)
+    for (reason, name), count in sorted(reader.counts.items()):
+        first = reader.first[reason, name]
+        listing.note("ignored", f"{name} ({first})" if reason == "no image" else name, count, reason)
 
 
 def _settle_parts(listing: Listing, source: Source) -> None:

@@ -1,6 +1,7 @@
 """`prologue evaluate`: samples of any program against images, statistics or this pipeline's reference."""
 
 import hashlib
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -46,20 +47,26 @@ def evaluate(
         batch: images at once.
 
     Returns:
-        The metrics of `compare_with_reference` (the distance is `fid` or fd_EXTRACTOR), and the protocol.
+        The metrics of `compare_with_reference` (the distance is `fid` or fd_EXTRACTOR), and the protocol; `unusable`,
+        the number of files of the samples that were left out, is there where there are any.
 
     Raises:
-        PrologueError: something is missing, or cannot be measured.
+        PrologueError: something is missing, or cannot be measured. Both sides are opened before either is measured.
     """
     accelerator = start_accelerator()
     if reference is None and (PIPELINE / PROTOCOL).is_file():
         reference = PIPELINE
     network = Extractor(extractor or _extractor_for(reference), accelerator.device)
-    features = extract(network, _open(samples, size), batch, accelerator)
+    images = _open(samples, size)
+    compared = None if reference is None else _reference(reference, network, size, batch, accelerator)
+    features = extract(network, images, batch, accelerator)
     protocol: dict[str, Any] = {**network.protocol, "samples": str(samples), "crop": _crop(size)}
-    if reference is None:
+    if isinstance(images, FolderImages) and accelerator.is_main_process:
+        _warn(images)
+    if len(features.pool) < len(images):
+        protocol["unusable"] = len(images) - len(features.pool)
+    if compared is None:
         return {**score(features, network.name), "images": len(features.pool), **protocol}
-    compared = _reference(reference, network, size, batch, accelerator)
     metrics = compare_with_reference(features, compared, network.name, NEIGHBOURS, "fd")
     return {
         **metrics,
@@ -68,6 +75,12 @@ def evaluate(
         "reference_images": compared.protocol["images"],
         "neighbours": NEIGHBOURS,
     }
+
+
+def _warn(images: FolderImages) -> None:
+    """Say on stderr what a user should know of the files of a folder."""
+    for text in images.warnings():
+        print(f"warning: {text}", file=sys.stderr)
 
 
 def _extractor_for(reference: Path | None) -> str:
@@ -105,7 +118,9 @@ def _reference(path: Path, network: Extractor, size: int | None, batch: int, acc
             )
         return _measured_once(path, network, size, batch, accelerator)
     if not _has_images(path):
-        return Reference(given, None, {**network.protocol, "images": "statistics alone", "coloured": False})
+        return Reference(
+            given, None, {**network.protocol, "images": "statistics alone, made elsewhere", "coloured": False}
+        )
     measured = _measured_once(path, network, size, batch, accelerator)
     return Reference(given, measured.manifold, measured.protocol)
 
@@ -134,8 +149,16 @@ def _measured_once(path: Path, network: Extractor, size: int | None, batch: int,
     if not (folder / PROTOCOL).is_file():
         measured = measure_reference(network, images, batch, identity, accelerator)
         if accelerator.is_main_process:
-            save_reference(folder, measured)
+            if isinstance(images, FolderImages):
+                _warn(images)
+            try:
+                save_reference(folder, measured)
+            except OSError as error:
+                print(
+                    f"warning: {folder} cannot be written, so it is measured again next time: {error}", file=sys.stderr
+                )
         accelerator.wait_for_everyone()
+        return measured
     return load_reference(folder, network.name)
 
 

@@ -23,7 +23,7 @@ class Features(NamedTuple):
 
 
 def extract(extractor: Extractor, images: ImageSet, batch: int, accelerator: Accelerator) -> Features:
-    """Features of all images, on the CPU of every process.
+    """Features of all images that have pixels, on the CPU of every process.
 
     Raises:
         PrologueError: no pixel of any image is brighter than 1, as when images in 0..1 were rounded to integers.
@@ -32,11 +32,17 @@ def extract(extractor: Extractor, images: ImageSet, batch: int, accelerator: Acc
     batches = images.batches(positions, batch)
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     for part in progress(batches, f"features of {extractor.name}", "batch", math.ceil(len(positions) / batch)):
-        looks = torch.tensor([[image.max(), (image != image[:1]).any()] for image in part], dtype=torch.int64)
-        parts.append((*extractor(part), looks))
+        looks = torch.tensor([_look(image) for image in part], dtype=torch.int64)
+        parts.append((*extractor([image if image.numel() else image.new_zeros(3, 8, 8) for image in part]), looks))
     pool, logits, looks = (
         gather_blocks(torch.cat(rows), len(images), accelerator) for rows in zip(*parts, strict=True)
     )
+    usable = looks[:, 0] >= 0
     if looks[:, 0].max() <= 1:
         raise PrologueError(f"all {len(images)} images are black: no value is above 1; images are uint8 from 0 to 255")
-    return Features(pool, logits, bool(looks[:, 1].any()))
+    return Features(pool[usable], logits[usable], bool(looks[:, 1].any()))
+
+
+def _look(image: Tensor) -> tuple[int, bool]:
+    """The largest value of an image, -1 of one without pixels, and whether it has a colour."""
+    return (int(image.max()), bool((image != image[:1]).any())) if image.numel() else (-1, False)

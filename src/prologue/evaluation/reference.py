@@ -92,12 +92,12 @@ def measure_reference(
     features = extract(extractor, images, batch, accelerator)
     protocol = {
         **extractor.protocol,
-        "images": len(images),
+        "images": len(features.pool),
         "coloured": features.coloured,
         "is": inception_score(features.logits)[0],
         **identity,
     }
-    chosen = evenly_spaced(len(images), MANIFOLD)
+    chosen = evenly_spaced(len(features.pool), MANIFOLD)
     return Reference(statistics(features.pool), features.pool[chosen], protocol)
 
 
