@@ -1,6 +1,7 @@
 """`prologue import`: the flags for `dvc exp run` that import a checkpoint."""
 
 import argparse
+import shlex
 from pathlib import Path
 
 from prologue.cli.commands import Commands
@@ -20,4 +21,5 @@ def run(given: argparse.Namespace) -> None:
     from prologue.interop.imported import import_params  # needs torch, which takes seconds to load
 
     params = load_params()
-    print(" ".join(experiment_flags(import_params(given.folder, params.data.image_size, params.tokenizer.pixels))))
+    flags = experiment_flags(import_params(given.folder, params.data.image_size, params.tokenizer.pixels))
+    print(shlex.join(flags))

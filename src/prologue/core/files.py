@@ -10,6 +10,9 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+LFS_POINTER = b"version https://git-lfs"
+IS_LFS_POINTER = "it is a pointer of Git LFS: run `git lfs pull`"
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -63,3 +66,9 @@ def sha256(path: Path) -> str:
     """Hex SHA-256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether Git LFS has left a pointer where the file should be."""
+    with path.open("rb") as file:
+        return file.read(len(LFS_POINTER)) == LFS_POINTER

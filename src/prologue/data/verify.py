@@ -2,11 +2,11 @@
 
 from PIL import Image, UnidentifiedImageError
 
+from prologue.core.files import IS_LFS_POINTER, LFS_POINTER
 from prologue.data.images import EXTENSIONS, FORMATS, open_image, to_rgb
 from prologue.data.sources.base import Unusable
 
 MAX_ASPECT = 100  # scaling the shorter side of a thinner image to image_size would take too much memory
-LFS_POINTER = b"version https://git-lfs"
 MAX_BYTES_PER_PIXEL = 8  # 16-bit RGBA, uncompressed
 
 
@@ -19,7 +19,7 @@ def check_size(size: int, max_pixels: int) -> None:
 def _format_of(content: bytes) -> str | None:
     """What a file that is not read is, where its first bytes tell; nothing of it is opened."""
     if content.startswith(LFS_POINTER):
-        return "a pointer of Git LFS: run `git lfs pull`"
+        return IS_LFS_POINTER
     Image.init()
     start = content[:64].ljust(64, b"\0")
     others = {name: accept for name, (_, accept) in Image.OPEN.items() if name not in FORMATS}

@@ -17,6 +17,7 @@ from prologue.data.loader import view_batches
 from prologue.data.order import evenly_spaced
 
 IMAGES_KEY = "arr_0"  # of the npz, as ADM writes it
+NAMED = 5  # arrays in a message
 
 Positions = NDArray[np.int64]
 
@@ -66,6 +67,15 @@ class ArrayImages:
             yield torch.from_numpy(self.images[positions[start : start + batch]]).permute(0, 3, 1, 2)
 
 
+def _content(path: Path) -> str:
+    """What else a zip holds, for a message; nothing of what is none."""
+    if not zipfile.is_zipfile(path):
+        return ""
+    with zipfile.ZipFile(path) as archive:
+        names = [name.removesuffix(".npy") for name in archive.namelist()]
+    return f"; it holds {', '.join(names[:NAMED])}" + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+
+
 class NpzImages:
     """`arr_0`, uint8 (N, H, W, 3), of an npz file; its images are never all in memory, its other arrays are not read.
 
@@ -79,7 +89,7 @@ class NpzImages:
             with opened_array(path, IMAGES_KEY) as (_, header):
                 self.shape = header.shape
         except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
-            raise PrologueError(f"{path} is no npz of samples ({error})") from None
+            raise PrologueError(f"{path} is no npz of samples ({error}){_content(path)}") from None
         if header.dtype != np.uint8:
             raise PrologueError(f"{path}: {IMAGES_KEY} is {header.dtype}, but images are uint8 from 0 to 255")
         if header.fortran or len(self.shape) != 4 or self.shape[3] != 3 or not all(self.shape):

@@ -1,5 +1,6 @@
 """Where models come from that are not trained here, and whether they are what the params describe."""
 
+import shlex
 from pathlib import Path
 
 from prologue.core.dotted import flat
@@ -84,7 +85,7 @@ def check_params(params: Params, described: dict[str, object], folder: Path) -> 
     if differing:
         raise PrologueError(
             f"{folder} is not the model that params.yaml describes:\n  " + "\n  ".join(differing) + "\n"
-            f"`dvc exp run $(prologue import {folder})` sets all of them"
+            f"""`eval "dvc exp run $(prologue import {shlex.quote(str(folder))})"` sets all of them"""
         )
 
 

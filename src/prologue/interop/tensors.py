@@ -9,9 +9,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from prologue.core.errors import PrologueError
+from prologue.core.files import IS_LFS_POINTER, is_lfs_pointer
 
 Sources = dict[str, tuple[Callable[..., Tensor], tuple[str, ...]]]  # our tensor -> how it is made, of which of theirs
 SHOWN = 8  # names of each kind in an error
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 
 
 def read_tensors(files: Iterable[Path]) -> dict[str, Tensor]:
@@ -20,12 +22,15 @@ def read_tensors(files: Iterable[Path]) -> dict[str, Tensor]:
     files = list(files)
     missing = [str(file) for file in files if not file.is_file()]
     if missing:
-        raise PrologueError(f"no checkpoint, missing: {', '.join(missing)}")
+        beside = sorted(path.name for path in Path(missing[0]).parent.glob("*") if path.suffix in WEIGHTS)
+        there = f"; there are {', '.join(beside)}, which are not read" if beside else ""
+        raise PrologueError(f"no checkpoint, missing: {', '.join(missing)}{there}")
     for file in files:
         try:
             tensors |= load_file(file)
         except SafetensorError as error:
-            raise PrologueError(f"{file} is damaged or no safetensors file: {error}") from None
+            why = IS_LFS_POINTER if is_lfs_pointer(file) else str(error)
+            raise PrologueError(f"{file} is damaged or no safetensors file: {why}") from None
     return {name: tensor.float() for name, tensor in tensors.items()}
 
 

@@ -11,9 +11,9 @@ import pyarrow
 from pyarrow import parquet, types
 
 from prologue.core.errors import PrologueError
+from prologue.core.files import IS_LFS_POINTER, is_lfs_pointer
 from prologue.data.sources.base import File, Source, Unusable
 from prologue.data.sources.layout import TRAIN, WORDS, parts_of_files, words_of
-from prologue.data.verify import LFS_POINTER
 
 IMAGE_COLUMNS = ("image", "img", "images", "jpg", "png", "webp")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target", "cls", "category", "class_name")
@@ -172,9 +172,7 @@ def _open(path: Path) -> Any:
     try:
         return parquet.ParquetFile(path)
     except (OSError, pyarrow.ArrowException) as error:
-        with path.open("rb") as file:
-            is_pointer = file.read(len(LFS_POINTER)) == LFS_POINTER
-        why = "it is a pointer of Git LFS: run `git lfs pull`" if is_pointer else str(error)
+        why = IS_LFS_POINTER if path.is_file() and is_lfs_pointer(path) else str(error)
         raise PrologueError(f"{path} is no Parquet file, or damaged: {why}") from None
 
 
