@@ -17,7 +17,7 @@ CODE = (
     *("stages", "src", "params.yaml", "dvc.yaml", "variants", ".dvc/config", ".dvcignore", ".gitignore"),
     "data/published/README.md",
 )
-STAGES = set(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
+STAGES = set(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]) - {"source"}  # which looks in every run
 
 
 class Clone:
@@ -69,10 +69,15 @@ class Clone:
         return subprocess.run(command, cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=600)
 
     def stages_run(self, *arguments: str) -> set[str]:
-        """Run dvc; returns the stages that worked (neither unchanged nor restored from the cache)."""
+        """Run dvc; returns the stages that worked (neither unchanged nor restored from the cache), but for `source`."""
         done = self.run("dvc", *arguments)
         assert done.returncode == 0, done.stdout + done.stderr
-        return {line.split("'")[1] for line in done.stdout.splitlines() if line.startswith("Running stage")}
+        ran = {line.split("'")[1] for line in done.stdout.splitlines() if line.startswith("Running stage")}
+        return ran - {"source"}
+
+    def manifest(self) -> dict[str, Any]:
+        """What the shards are made of."""
+        return json.loads((self.folder / "data" / "shards" / "manifest.json").read_text())
 
     def metrics(self, stage: str) -> dict[str, Any]:
         """What a stage measured."""

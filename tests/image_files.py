@@ -65,6 +65,7 @@ WRITERS: list[Writer] = [write_folder, write_zip, write_tar]
 def params(source: Path, **changes: object) -> DataParams:
     defaults = {
         "source": source,
+        "hash_content": False,
         "classes": None,
         "image_size": 8,
         "train_limit": None,

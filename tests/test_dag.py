@@ -1,5 +1,6 @@
 """The pipeline as DVC runs it: a whole run at toy size, and reruns of what changed only."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -123,3 +124,34 @@ def test_a_published_folder_takes_the_place_of_training(tmp_path: Path, preloade
     refused = clone.run("dvc", "repro", "tokenizer")
     assert refused.returncode != 0
     assert "tokenizer.codebook is 97, the checkpoint has 96" in refused.stdout + refused.stderr
+
+
+def test_a_source_is_looked_at_in_every_run_whatever_its_names_and_links_are(
+    tmp_path: Path, preloaded: Preloaded
+) -> None:
+    clone = Clone(tmp_path / "clone", preloaded)
+    clone.change(TINY | {"data.max_rejected": 0.1})
+    (clone.folder / ".git" / "info" / "exclude").write_text("/my photos\n")  # git does not keep them
+    photos = clone.folder / "my photos"
+    write_image_folder(photos, per_class=12, classes=("yes", "no", "é"))
+    (photos / "yes" / "gone.jpg").symlink_to("nowhere.jpg")
+    (photos / "linked").symlink_to(photos / "no")
+    (photos / "é" / "around").symlink_to(photos)
+    first, second = sorted((photos / "no").glob("*.jpg"))[:2]
+    first.rename(Path(os.fsdecode(os.fsencode(photos / "no") + b"/\xe9.jpg")))
+    source = ("-S", "data.source='my photos'")
+
+    assert clone.stages_run("exp", "run", *source, "shards") == {"plan", "shards"}
+    assert clone.manifest()["class_names"] == ["linked", "no", "yes", "é"]
+    assert [rejected["path"] for rejected in clone.manifest()["rejected"]] == ["yes/gone.jpg", "é/around"]
+    assert clone.stages_run("repro", "shards") == set()
+
+    chosen = ("-S", 'data.classes=["yes","no"]')
+    assert clone.stages_run("exp", "run", *chosen, "shards") == {"shards"}
+    assert clone.manifest()["class_names"] == ["no", "yes"]
+    time = second.stat().st_mtime_ns
+    second.write_bytes(second.read_bytes()[:-1] + b"!")
+    os.utime(second, ns=(time, time))
+    assert clone.stages_run("repro", "shards") == {"shards"}
+    second.unlink()  # a run in a folder of DVC's, where nothing but what git keeps is
+    assert clone.stages_run("exp", "run", "--temp", "shards") == {"shards"}

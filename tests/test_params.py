@@ -73,7 +73,7 @@ def test_every_stage_validates_first(stage: str) -> None:
     assert all(isinstance(node, ast.ImportFrom) for node in before[1:])  # after the docstring
     call = last.body[0] if isinstance(last, ast.If) else last
     assert ast.unparse(call).startswith(f"run_stage('{stage}', lambda ")
-    assert ("processes='one'" in ast.unparse(call)) == (stage in ("plan", "report"))
+    assert ("processes='one'" in ast.unparse(call)) == (stage in ("plan", "source", "report"))
     assert len(script.splitlines()) <= 40
 
 

@@ -41,6 +41,7 @@ class Section(BaseModel):
 
 class DataParams(Section):
     source: AnyPath
+    hash_content: bool
     classes: Annotated[int, Field(ge=1)] | list[str | int] | None
     image_size: Annotated[int, Field(ge=8)]
     train_limit: OptionalCount

@@ -27,6 +27,7 @@ from prologue.core.launch import is_main_process, own_cores, progress, rank, wor
 from prologue.core.params import DataParams
 from prologue.core.sharing import own_tasks
 from prologue.core.work import close_work, open_work, origin_of, read_origin
+from prologue.data.fingerprint import locate
 from prologue.data.found import print_found, what_was_found
 from prologue.data.images import MANIFEST, MANIFEST_FORMAT, index_path
 from prologue.data.listing import ListedImage, Listing, list_files
@@ -83,6 +84,7 @@ def write_shards(data: DataParams, seed: int, output: Path) -> dict[str, Any]:
         PrologueError: the source cannot be used, more than data.max_rejected of its files cannot, or the disk is full.
     """
     work = output.with_name(f".{output.name}.tmp")
+    data = data.model_copy(update={"source": locate(data.source)})
     kind, wait = kind_of(data.source), _barrier()
     try:
         if is_main_process():
@@ -119,7 +121,7 @@ def _prepare(work: Path, kind: str, data: DataParams, seed: int) -> None:
             raise SourceError(f"data.source: {data.source} cannot be listed: {error}") from None
         except PrologueError as error:
             raise SourceError(f"data.source: {data.source}: {error}") from None
-        settings = data.model_dump(exclude={"source", "image_size"}) | {"seed": seed, "files": digest}
+        settings = data.model_dump(exclude={"source", "hash_content", "image_size"}) | {"seed": seed, "files": digest}
         open_work(work, origin_of(settings, [], __file__))
         _require_space(work, listing)
     made.replace(work / LISTING)

@@ -57,20 +57,12 @@ def run_rows(rows: list[StudyRow], stages: list[str], jobs: int, save: Callable[
             if name not in running:
                 if name in existing:
                     _dvc("exp", "remove", name)  # of other params or code
-                flags = [*experiment_flags(row.overrides), *_untracked(row.params.data.source)]
-                _dvc("exp", "run", "--queue", "--name", name, *flags, *stages)
+                _dvc("exp", "run", "--queue", "--name", name, *experiment_flags(row.overrides), *stages)
         _follow(missing, min(jobs, len(missing)), save)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # impatience must not leave workers behind
         _stop(missing)
         raise PrologueError("stopped; run the same command to go on") from None
-
-
-def _untracked(source: Path) -> list[str]:
-    """Words that take a source along to the folder of an experiment: one in the project that git does not keep."""
-    if source.is_absolute() or not source.exists() or git("ls-files", "--", str(source)).strip():
-        return []
-    return ["--copy-paths", str(source)]
 
 
 def _clear(rows: Mapping[str, StudyRow]) -> set[str]:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from dvc.stage import PipelineStage
 from dvc.utils import dict_sha256
 
 from prologue.core.dotted import value_at
-from prologue.core.files import read_yaml
+from prologue.core.errors import PrologueError
+from prologue.core.files import json_text, read_yaml
 from prologue.core.params_file import validate
+from prologue.data.fingerprint import fingerprint
 from prologue.pipeline.plan import plan_files
 
-PLAN = Path("data/plan")  # what the stage plan writes; it is cheap enough to be made here instead
+PLAN, SOURCE = Path("data/plan"), Path("data/source.json")  # of stages that are cheap enough to be run here instead
 SCRIPTS = Path("stages")
 PARAM = re.compile(r"\$\{([\w.]+)\}")  # in a path of dvc.yaml
 
@@ -34,7 +37,7 @@ def forecast(values: Values, targets: list[str]) -> dict[str, bool]:
     out to be, if that stage's results do not change.
     """
     with Repo() as repo:
-        hashes = _plan_hashes(values)
+        hashes = _hashes_made_here(values)
         cached = {}
         for stage in _needed(repo, targets):
             found = _in_run_cache(repo, stage, values, hashes)
@@ -49,12 +52,13 @@ def is_current(lock: dict[str, Any], values: Values, targets: list[str]) -> bool
     Of a source that is not on this machine the lock is believed.
     """
     with Repo() as repo:
-        hashes = _plan_hashes(values)
+        hashes = _hashes_made_here(values)
         for stage in _needed(repo, targets):
             entry = lock.get("stages", {}).get(stage.name)
             if entry is None:
                 return False
-            absent = {dep["path"]: dep["md5"] for dep in entry["deps"] if not Path(dep["path"]).exists()}
+            read = {dep["path"]: dep["md5"] for dep in entry["deps"]}
+            absent = {path: md5 for path, md5 in read.items() if path == SOURCE.as_posix() or not Path(path).exists()}
             if _recorded(entry) != _identity(repo, stage, values, absent | hashes):
                 return False
             hashes |= {out["path"]: out["md5"] for out in entry["outs"]}
@@ -74,18 +78,22 @@ def needed_stages(targets: list[str]) -> list[str]:
 
 
 def _needed(repo: Repo, targets: list[str]) -> Iterator[PipelineStage]:
-    """The stages that targets need, in the order of the DAG, but for the plan."""
+    """The stages that targets need, in the order of the DAG, but for those that are run here."""
     graph = repo.index.graph
     stages = {stage.name: stage for stage in graph if isinstance(stage, PipelineStage)}
     needed = {stage for name in targets for stage in (stages[name], *nx.descendants(graph, stages[name]))}
     for stage in nx.topological_sort(graph.reverse()):
-        if stage in needed and isinstance(stage, PipelineStage) and stage.name != "plan":
+        if stage in needed and isinstance(stage, PipelineStage) and stage.name not in ("plan", "source"):
             yield stage
 
 
-def _plan_hashes(values: Values) -> Hashes:
-    files = plan_files(validate(values, "params.yaml"), SCRIPTS)
-    return {(PLAN / name).as_posix(): hashlib.md5(content.encode()).hexdigest() for name, content in files.items()}
+def _hashes_made_here(values: Values) -> Hashes:
+    """Of the plan and of the source; without the source where it is not on this machine."""
+    params = validate(values, "params.yaml")
+    files = {PLAN / name: content for name, content in plan_files(params, SCRIPTS).items()}
+    with suppress(PrologueError):
+        files[SOURCE] = json_text(fingerprint(params.data))
+    return {path.as_posix(): hashlib.md5(content.encode()).hexdigest() for path, content in files.items()}
 
 
 def _identity(repo: Repo, stage: PipelineStage, values: Values, hashes: Hashes) -> dict[str, Any] | None:

@@ -30,9 +30,7 @@ def open_source(kind: str, path: Path) -> Source:
 
 
 def kind_of(path: Path) -> str:
-    """What kind of source a path is. Raises PrologueError where it is missing or none of them."""
-    if not path.exists():
-        raise PrologueError(f"data.source: {path} not found; data/README.md says what can be named")
+    """What kind of source a path is. Raises PrologueError where it is none of them."""
     try:
         kind = _kind_of_folder(path) if path.is_dir() else _kind_of_file(path)
     except OSError as error:
