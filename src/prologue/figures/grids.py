@@ -3,7 +3,9 @@
 import math
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from prologue.figures.fonts import font_for
 
 READABLE_CELL = 64  # px; smaller pictures are enlarged to at least this height
 LONGEST_LABEL = 24  # characters
@@ -32,16 +34,16 @@ def image_grid(
     scale = scale or math.ceil(READABLE_CELL / images.shape[1])
     cells = images.repeat(scale, axis=1).repeat(scale, axis=2)  # (N, H * scale, W * scale, 3)
     height, width = cells.shape[1:3]
-    font = ImageFont.load_default(max(14, height // 4))
-    labels = [_shortened(label) for label in row_labels or []]
-    margin = max((math.ceil(font.getlength(label)) + 2 * gap for label in labels), default=0)
+    size = max(14, height // 4)
+    labels = [font_for(_shortened(label), size) for label in row_labels or []]
+    margin = max((math.ceil(font.getlength(label)) + 2 * gap for font, label in labels), default=0)
 
     grid = Image.new("RGB", (margin + gap + columns * (width + gap), gap + rows * (height + gap)), "white")
     for index, cell in enumerate(cells):
         row, column = divmod(index, columns)
         grid.paste(Image.fromarray(cell), (margin + gap + column * (width + gap), gap + row * (height + gap)))
     draw = ImageDraw.Draw(grid)
-    for row, label in enumerate(labels):
+    for row, (font, label) in enumerate(labels):
         draw.text((margin - gap, gap + row * (height + gap) + height / 2), label, "#1d2329", font, anchor="rm")
     return grid
 

@@ -1,7 +1,6 @@
 """Whether results of an experiment are there, told before anything runs: in its commit, or in DVC's run-cache."""
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -59,7 +58,7 @@ def is_current(lock: dict[str, Any], values: Values, targets: list[str]) -> bool
                 return False
             read = {dep["path"]: dep["md5"] for dep in entry["deps"]}
             absent = {path: md5 for path, md5 in read.items() if path == SOURCE.as_posix() or not Path(path).exists()}
-            if _recorded(entry) != _identity(repo, stage, values, absent | hashes):
+            if _recorded(entry) != _identity(stage, values, absent | hashes):
                 return False
             hashes |= {out["path"]: out["md5"] for out in entry["outs"]}
         return True
@@ -96,7 +95,7 @@ def _hashes_made_here(values: Values) -> Hashes:
     return {path.as_posix(): hashlib.md5(content.encode()).hexdigest() for path, content in files.items()}
 
 
-def _identity(repo: Repo, stage: PipelineStage, values: Values, hashes: Hashes) -> dict[str, Any] | None:
+def _identity(stage: PipelineStage, values: Values, hashes: Hashes) -> dict[str, Any] | None:
     """Command, dependencies and params of a stage as dvc.lock has them; None where a dependency is not known yet."""
     deps = []
     params: dict[str, dict[str, Any]] = {}
@@ -105,7 +104,7 @@ def _identity(repo: Repo, stage: PipelineStage, values: Values, hashes: Hashes) 
             params[dep.def_path] = {key: value_at(values, key) for key in dep.params}
     for template in read_yaml(Path("dvc.yaml"))["stages"][stage.name].get("deps", []):
         path = PARAM.sub(lambda found: str(value_at(values, found[1])), template)  # DVC has read params.yaml as it is
-        md5 = _hash(repo, path, hashes)
+        md5 = hashes.get(path)
         if md5 is None:
             (dep,) = loads_from(stage, [path])
             md5 = str(dep.get_hash().value) if dep.exists else ""
@@ -117,7 +116,7 @@ def _identity(repo: Repo, stage: PipelineStage, values: Values, hashes: Hashes) 
 
 def _in_run_cache(repo: Repo, stage: PipelineStage, values: Values, hashes: Hashes) -> Hashes | None:
     """Hashes of the outputs of a stage's newest run with the inputs that it will have; None without one."""
-    identity = _identity(repo, stage, values, hashes)
+    identity = _identity(stage, values, hashes)
     if identity is None:
         return None
     identity = {key: value for key, value in identity.items() if value}
@@ -126,18 +125,3 @@ def _in_run_cache(repo: Repo, stage: PipelineStage, values: Values, hashes: Hash
     folder = Path(repo.cache.legacy.path) / "runs" / key[:2] / key
     runs = sorted(folder.glob("*"), key=lambda run: run.stat().st_mtime)
     return {out["path"]: out["md5"] for out in read_yaml(runs[-1])["outs"]} if runs else None
-
-
-def _hash(repo: Repo, path: str, hashes: Hashes) -> str | None:
-    """Hash of a path that a stage makes, alone or in a folder: empty where it is not known; None for other paths."""
-    if path in hashes:
-        return hashes[path]
-    for folder in (parent.as_posix() for parent in Path(path).parents):
-        if folder in hashes:
-            listing = hashes[folder]
-            file = Path(repo.cache.local.path) / listing[:2] / listing[2:]
-            if not listing or not file.is_file():
-                return ""
-            inside = Path(path).relative_to(folder).as_posix()
-            return next((entry["md5"] for entry in json.loads(file.read_text()) if entry["relpath"] == inside), "")
-    return None

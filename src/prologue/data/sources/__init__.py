@@ -7,8 +7,9 @@ from prologue.core.errors import PrologueError
 from prologue.data.sources.base import Source
 from prologue.data.sources.folder import FolderSource
 from prologue.data.sources.imagenet import OfficialImageNet, is_official_imagenet
+from prologue.data.sources.layout import is_image_name
 from prologue.data.sources.tar_archive import TarSource, is_tar
-from prologue.data.sources.webdataset import WebdatasetSource, looks_like_shards
+from prologue.data.sources.webdataset import WebdatasetSource, first_endings, looks_like_shards
 from prologue.data.sources.zip_archive import ZipSource, is_zip
 
 KINDS: dict[str, Callable[[Path], Source]] = {
@@ -51,7 +52,16 @@ def _kind_of_folder(path: Path) -> str:
 
         if has_images(path):
             return "parquet"
-    return "webdataset" if looks_like_shards(path) else "folder"
+    if looks_like_shards(path):
+        return "webdataset"
+    endings = first_endings(path)
+    beside = any(is_image_name(file.path) for file in FolderSource(path).files())
+    if not beside and any(is_image_name(f"sample{ending}") for ending in endings):
+        raise PrologueError(
+            f"data.source: the tars in {path} hold images without labels: "
+            f"their samples have no .cls or .json but {', '.join(endings)}"
+        )
+    return "folder"
 
 
 def _kind_of_file(path: Path) -> str | None:

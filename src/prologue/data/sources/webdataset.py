@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from itertools import groupby, islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from prologue.core.errors import PrologueError
@@ -73,10 +73,10 @@ class WebdatasetSource(Source):
     def _sample(self, name: str, members: list[File], descriptor: int, part: str | None) -> Iterator[File]:
         """The image of one sample with its class."""
         members.sort(key=lambda member: member.path.count("."))  # stable: plain endings first
-        image = next((member for member in members if _ending(member) in IMAGE_ENDINGS), None)
+        image = next((member for member in members if _ending(member.path) in IMAGE_ENDINGS), None)
         if image is None:
             return
-        found = (member for ending in LABEL_ENDINGS for member in members if _ending(member) == ending)
+        found = (member for ending in LABEL_ENDINGS for member in members if _ending(member.path) == ending)
         label, problem, class_name = next(found, None), image.problem, None
         if label is None or label.size > LONGEST_LABEL:
             problem = problem or "the sample has no class: no .cls or .json"
@@ -93,11 +93,16 @@ class WebdatasetSource(Source):
 
 def looks_like_shards(path: Path) -> bool:
     """Whether a tar, or the first tar of a folder, holds samples with labels."""
+    return any(_ending(ending) in LABEL_ENDINGS for ending in first_endings(path))
+
+
+def first_endings(path: Path) -> list[str]:
+    """What is behind the keys of the first files of a tar, or of the first tar of a folder; none of what is no tar."""
     try:
         names = [file.path for tar in _tars(path)[:1] for file in islice(tar_files(tar), FIRST_MEMBERS)]
     except PrologueError:
-        return False
-    return any(name.rsplit(".", 1)[-1].lower() in LABEL_ENDINGS for name in names)
+        return []
+    return sorted({"." + PurePosixPath(name).name.partition(".")[2] for name in names})
 
 
 def _tars(path: Path) -> list[Path]:
@@ -117,8 +122,8 @@ def _names(manifest: Path) -> list[str]:
     return list(map(str, names)) if isinstance(names, list) else []
 
 
-def _ending(member: File) -> str:
-    return member.path.rsplit(".", 1)[-1].lower()
+def _ending(path: str) -> str:
+    return path.rsplit(".", 1)[-1].lower()
 
 
 def _key(path: str) -> str:
@@ -130,7 +135,7 @@ def _key(path: str) -> str:
 def _class_of(label: File, content: bytes) -> str | None:
     """The class in a .cls or .json. Raises Unusable for one that cannot be read."""
     try:
-        if _ending(label) == "cls":
+        if _ending(label.path) == "cls":
             text = content.decode().strip()
             if not text.isprintable():
                 raise ValueError("not a printable text")
