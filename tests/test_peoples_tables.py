@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pytest
@@ -23,7 +24,7 @@ def labels(count: int) -> list[int]:
     return [number % 2 for number in range(count)]
 
 
-def write_rows(path: Path, **columns: list[object]) -> Path:
+def write_rows(path: Path, **columns: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     parquet.write_table(pyarrow.table(columns), path)
     return path
