@@ -4,11 +4,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from prologue.cli.main import main
 from prologue.core.errors import PrologueError
 from prologue.evaluation import external
 from prologue.evaluation.external import evaluate
@@ -173,3 +175,81 @@ def test_two_processes_print_the_metrics_of_one(tmp_path: Path) -> None:
     assert together.keys() == alone.keys()
     for name, value in alone.items():
         assert together[name] == (pytest.approx(value, rel=1e-4) if isinstance(value, float) else value), name
+
+
+def test_files_that_are_no_images_are_passed_over_and_images_of_any_name_are_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reference = write_npz(tmp_path / "real.npz", pictures(2))
+    folder = write_folder(tmp_path / "samples", list(pictures(1)))
+    (folder / "__MACOSX").mkdir()
+    for name in ("._000.png", "__MACOSX/._000.png", ".DS_Store", "Thumbs.db", "captions.txt"):
+        (folder / name).write_bytes(b"\0\5\x16\7" * 20)
+    Image.fromarray(pictures(3)[0]).save(folder / "avif.png", "AVIF")
+    Image.fromarray(pictures(3)[1]).save(folder / "UPPER.JPEG")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "inside").symlink_to(folder)
+    assert run(folder, reference)["images"] == run(tmp_path / "linked", reference)["images"] == COUNT + 2
+    assert capsys.readouterr().err == ""
+    Image.fromarray(pictures(1, 1, 64)[0]).save(folder / "grid.png")
+    assert run(folder, reference)["images"] == COUNT + 3
+    assert "grid.png (64 x 64 px)" in capsys.readouterr().err
+
+
+def test_one_bad_file_of_many_is_named_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reference = write_npz(tmp_path / "real.npz", pictures(2))
+    folder = write_folder(tmp_path / "samples", list(pictures(1, 120)))
+    whole = (folder / "deeper" / "119.png").read_bytes()
+    (folder / "deeper" / "119.png").write_bytes(whole[: len(whole) // 2])
+    metrics = run(folder, reference)
+    assert (metrics["images"], metrics["unusable"]) == (119, 1)
+    assert "119.png cannot be measured" in capsys.readouterr().err
+    (folder / "deeper" / "117.png").write_bytes(b"<html>")
+    with pytest.raises(PrologueError, match=r"(?s)more than 1% of the 120 images.*119\.png"):
+        run(folder, reference)
+
+
+def test_a_reference_that_cannot_be_used_is_told_before_samples_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(external, "extract", lambda *_: pytest.fail("it was measured"))
+    with pytest.raises(PrologueError, match=r"nowhere\.npz not found"):
+        run(write_npz(tmp_path / "samples.npz", pictures(1)), tmp_path / "nowhere.npz")
+
+
+def test_metrics_do_not_depend_on_a_cache_that_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    samples, reference = write_npz(tmp_path / "a.npz", pictures(1)), write_npz(tmp_path / "b.npz", pictures(2))
+    expected = run(samples, reference)
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert run(samples, reference) == expected
+    assert "warning" in capsys.readouterr().err
+
+
+def test_an_archive_of_something_else_says_what_it_holds(tmp_path: Path) -> None:
+    np.savez(tmp_path / "key.npz", samples=pictures(1))
+    with pytest.raises(PrologueError, match="it holds samples"):
+        run(tmp_path / "key.npz")
+
+
+@pytest.mark.parametrize("option", [("--batch", "0"), ("--batch", "-1"), ("--size", "-4"), ("--size", "0")])
+def test_options_out_of_range_are_refused_by_name(
+    option: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["prologue", "evaluate", "a.npz", *option])
+    with pytest.raises(SystemExit):
+        main()
+    assert option[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("spatial", "warned"), [({}, True), ({"mu_s": np.zeros(2023)}, False)])
+def test_statistics_of_unknown_making_are_not_taken_for_adms(
+    spatial: dict[str, Pixels], warned: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez(tmp_path / "a.npz", allow_pickle=False, mu=np.zeros(2048), sigma=np.eye(2048), **spatial)
+    network, accelerator = SimpleNamespace(name="inception", protocol={}), SimpleNamespace(is_main_process=True)
+    given = external._reference(tmp_path / "a.npz", network, None, 8, accelerator)  # type: ignore[arg-type]
+    assert given.protocol["images"] == "statistics alone, made elsewhere"
+    assert ("clean-fid" in capsys.readouterr().err) is warned

@@ -1,6 +1,8 @@
 """Models that come from elsewhere: another project's tokenizer, and folders of our own."""
 
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +10,10 @@ import pytest
 import torch
 from diffusers import VQModel
 from safetensors.torch import load_file, save_file
-from tiny import tiny_params
+from tiny import ROOT, tiny_params
 from training_run import run_stages
 
+from prologue.cli.main import main
 from prologue.core.errors import PrologueError
 from prologue.core.variants import Overrides
 from prologue.interop.imported import import_params
@@ -96,8 +99,53 @@ def test_a_wrong_or_partial_vq_model_is_refused_by_name(vq_folder: Path) -> None
         load_vq_model(vq_folder, image_size=16, pixels="signed")
     config = json.loads((vq_folder / "config.json").read_text())
     (vq_folder / "config.json").write_text(json.dumps(config | {"_class_name": "AutoencoderKL"}))
-    with pytest.raises(PrologueError, match=r"does not describe a diffusers VQModel"):
+    with pytest.raises(PrologueError, match=r"a model of class AutoencoderKL; of diffusers' models VQModel is read"):
+        import_params(vq_folder, image_size=16, pixels="signed")
+    (vq_folder / "config.json").write_text("Entry not found")
+    with pytest.raises(PrologueError, match=r"config\.json is no JSON of a model: it begins with 'Entry not found'"):
+        import_params(vq_folder, image_size=16, pixels="signed")
+
+
+def test_weights_that_are_not_there_are_told_from_damaged_ones(vq_folder: Path) -> None:
+    file = vq_folder / "diffusion_pytorch_model.safetensors"
+    file.rename(vq_folder / "diffusion_pytorch_model.fp16.safetensors")
+    with pytest.raises(
+        PrologueError, match=r"there are diffusion_pytorch_model\.fp16\.safetensors, which are not read"
+    ):
         load_vq_model(vq_folder, image_size=16, pixels="signed")
+    file.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(PrologueError, match="git lfs pull"):
+        load_vq_model(vq_folder, image_size=16, pixels="signed")
+
+
+def test_attention_is_read_by_its_old_names_too(vq_folder: Path) -> None:
+    images = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
+    expected = load_vq_model(vq_folder, image_size=16, pixels="signed").encode(images)
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}  # before diffusers 0.18
+    tensors = {}
+    for name, tensor in load_file(vq_folder / "diffusion_pytorch_model.safetensors").items():
+        head, _, rest = name.rpartition(".")
+        module = next((new for new in old if head.endswith(new)), None)
+        tensors[f"{head.removesuffix(module)}{old[module]}.{rest}" if module else name] = tensor
+    assert sum("proj_attn" in name for name in tensors) == 4
+    save_file(tensors, vq_folder / "diffusion_pytorch_model.safetensors")
+    assert torch.equal(load_vq_model(vq_folder, image_size=16, pixels="signed").encode(images).visual, expected.visual)
+
+
+def test_a_pipeline_names_its_tokenizer_and_flags_are_quoted_for_a_shell(
+    vq_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = vq_folder.parent / "my pipeline"
+    pipeline.mkdir()
+    (pipeline / "model_index.json").write_text("{}")
+    vq_folder.rename(pipeline / "vqvae")
+    with pytest.raises(PrologueError, match="whole pipeline; give the folder of its VQModel: vqvae"):
+        import_params(pipeline, image_size=16, pixels="signed")
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["prologue", "import", str(pipeline / "vqvae")])
+    main()
+    flags = shlex.split(capsys.readouterr().out)
+    assert f"tokenizer.path='{pipeline / 'vqvae'}'" in flags
 
 
 def test_tokenizers_of_different_images_are_not_mixed_up(shards: Path) -> None:

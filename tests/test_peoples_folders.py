@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -12,7 +13,9 @@ import pytest
 from image_files import class_files, encoded, noise, params, write_folder, write_tar, write_zip
 
 from prologue.core.errors import PrologueError
+from prologue.data.fingerprint import fingerprint
 from prologue.data.shards import write_shards
+from prologue.figures.fonts import font_for
 
 Files = dict[str, bytes]
 Write = Callable[[Files, Path], Path]
@@ -230,3 +233,32 @@ def test_links_are_followed_in_folders_and_in_tars(tmp_path: Path) -> None:
             link.type, link.linkname = tarfile.LNKTYPE, f"dog/{number}.png"
             archive.addfile(link)
     expect(read(tmp_path / "a.tar", tmp_path / "shards"), {"cat": 20, "dog": 30}, (40, 10))
+
+
+def test_names_that_look_alike_are_one_class_and_pictures_show_their_letters(tmp_path: Path) -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    files = class_files(10, composed, "tea") | {
+        f"{decomposed}/b{n}.png": encoded(noise(seed=4000 + n)) for n in range(10)
+    }
+    expect(read(write_zip(files, tmp_path / "a.zip"), tmp_path / "shards"), {composed: 20, "tea": 10}, (20, 10))
+    assert font_for("Größe א", 14)[1] == "Größe א"
+    assert font_for("\U0001fae0!", 14)[1] in ("\U0001fae0!", "U+1FAE0!")  # as an installed font has it or not
+
+
+def test_the_fingerprint_of_a_source_changes_with_its_files_alone(tmp_path: Path) -> None:
+    source = write_folder(TWO, tmp_path / "photos")
+    exact, fast = params(source, hash_content=True), params(source)
+
+    def prints() -> tuple[object, object]:
+        return fingerprint(exact)["sha256"], fingerprint(fast)["sha256"]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("prologue.data.fingerprint.SMALL", 0)
+        assert fingerprint(fast)["compared"] == "names, sizes and times"
+        before = prints()
+        assert prints() == before
+        os.utime(source / "cat" / "0.png", (1, 1))
+        touched = prints()
+        assert (touched[0] == before[0], touched[1] == before[1]) == (True, False)
+        (source / "cat" / "0.png").rename(source / "cat" / "first.png")
+        assert all(new != old for new, old in zip(prints(), touched, strict=True))

@@ -222,3 +222,10 @@ def test_a_study_survives_interruption_and_failing_rows_and_reruns_nothing_that_
     clone.edit("models/transformer.py", "import math\n", "import math\n\nmath.pi = 3\n")
     assert "3 experiments to run" in clone.run("prologue", "study", "small", "--plan").stdout
     assert {"index.html", "table.md", "figure_1.svg", "figure_1.png"} <= {path.name for path in results.iterdir()}
+
+
+def test_the_readme_quotes_the_table_of_its_study() -> None:
+    table = (ROOT / "reports" / "studies" / "table1-small_third" / "table.md").read_text()
+    quoted = [line for line in (ROOT / "README.md").read_text().splitlines() if "; ratio " in line]
+    assert len(quoted) == 4
+    assert [line for line in quoted if line not in table.splitlines()] == []

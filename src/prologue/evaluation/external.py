@@ -30,6 +30,7 @@ from prologue.frozen.weights import WEIGHTS
 from prologue.measures.fidelity import Statistics
 
 PIPELINE = Path("data/reference")  # the reference where none is given
+SPATIAL = "mu_s"  # an array that ADM's files have beside mu and sigma, and no other project's
 NEIGHBOURS = 3  # of precision and recall, as in ADM's evaluation
 
 
@@ -111,13 +112,20 @@ def _reference(path: Path, network: Extractor, size: int | None, batch: int, acc
         return load_reference(path, network.name)
     given = _given_statistics(path) if path.is_file() else None
     if given is None or network.name != "inception":
-        if given and not _has_images(path):
+        if given and IMAGES_KEY not in _arrays(path):
             raise PrologueError(
                 f"{path} holds statistics of Inception and no images, so {network.name} has nothing to compare with: "
                 "use --extractor inception"
             )
         return _measured_once(path, network, size, batch, accelerator)
-    if not _has_images(path):
+    arrays = _arrays(path)
+    if not arrays & {IMAGES_KEY, SPATIAL} and accelerator.is_main_process:
+        print(
+            f"warning: {path} holds mu and sigma alone, and nothing says of what network and resampling they are; "
+            "with those of clean-fid or pytorch-fid, for example, the distance is not that of ADM's evaluation",
+            file=sys.stderr,
+        )
+    if IMAGES_KEY not in arrays:
         return Reference(
             given, None, {**network.protocol, "images": "statistics alone, made elsewhere", "coloured": False}
         )
@@ -136,9 +144,10 @@ def _given_statistics(path: Path) -> Statistics | None:
         raise PrologueError(f"{path} is no npz of images or statistics ({error})") from None
 
 
-def _has_images(path: Path) -> bool:
+def _arrays(path: Path) -> set[str]:
+    """Names of the arrays of an npz."""
     with zipfile.ZipFile(path) as archive:
-        return f"{IMAGES_KEY}.npy" in archive.namelist()
+        return {name.removesuffix(".npy") for name in archive.namelist()}
 
 
 def _measured_once(path: Path, network: Extractor, size: int | None, batch: int, accelerator: Accelerator) -> Reference:
