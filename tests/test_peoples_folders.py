@@ -207,6 +207,13 @@ def test_names_in_a_zip_are_utf8_even_where_it_does_not_say_so(tmp_path: Path) -
     expect(read(path, tmp_path / "shards"), {"caé": 20, "té": 20}, HELD_OUT)
 
 
+def test_a_zip_that_is_cut_off_is_told(tmp_path: Path) -> None:
+    path = write_zip(TWO, tmp_path / "a.zip")
+    path.write_bytes(path.read_bytes()[:-300])
+    with pytest.raises(PrologueError, match="cut off"):
+        read(path, tmp_path / "shards")
+
+
 def test_compressed_archives_are_refused_by_their_compression(tmp_path: Path) -> None:
     packed = tmp_path / "photos.tar.gz"
     with tarfile.open(packed, "w:gz") as archive:

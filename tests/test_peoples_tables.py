@@ -105,6 +105,11 @@ def test_samples_are_told_by_their_last_ending_in_any_case(image: str, label: st
     expect(read(source, tmp_path / "shards"), EQUAL, HELD_OUT)
 
 
+def test_labels_of_editors_are_read(tmp_path: Path) -> None:
+    marked = {n: b"\xef\xbb\xbf" + data + b"\r\n" if n.endswith("cls") else data for n, data in samples(40).items()}
+    expect(read(write_tar(marked, tmp_path / "a.tar"), tmp_path / "shards"), EQUAL, HELD_OUT)
+
+
 def test_of_several_images_in_a_sample_the_plain_one_is_read(tmp_path: Path) -> None:
     depth = {f"{number:06}.depth.png": encoded(noise(seed=900 + number).convert("L")) for number in range(40)}
     photos = samples(40)

@@ -54,9 +54,10 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 def _renamed(name: str) -> str:
     """The name that the library gives a tensor today."""
+    before, attention, rest = name.partition(".attentions.")
     for old, new in OLD_ATTENTION.items():
-        name = name.replace(f".attentions.0.{old}.", f".attentions.0.{new}.")
-    return name
+        rest = rest.replace(f".{old}.", f".{new}.")
+    return before + attention + rest
 
 
 def load_vq_model(folder: Path, image_size: int, pixels: str) -> Tokenizer:

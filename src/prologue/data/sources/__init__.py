@@ -69,4 +69,10 @@ def _kind_of_file(path: Path) -> str | None:
         return "parquet"
     if is_tar(path):  # before zip: a tar that holds a stored zip may be taken for one, but never a zip for a tar
         return "webdataset" if looks_like_shards(path) else "tar"
-    return "zip" if is_zip(path) else None
+    if is_zip(path):
+        return "zip"
+    if path.suffix.lower() == ".zip":
+        raise PrologueError(
+            f"data.source: {path} is cut off, or no zip archive: its directory, which ends one, is not there"
+        )
+    return None

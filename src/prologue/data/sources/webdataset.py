@@ -136,7 +136,7 @@ def _class_of(label: File, content: bytes) -> str | None:
     """The class in a .cls or .json. Raises Unusable for one that cannot be read."""
     try:
         if _ending(label.path) == "cls":
-            text = content.decode().strip()
+            text = content.decode("utf-8-sig").strip()  # an editor may have marked it as UTF-8
             if not text.isprintable():
                 raise ValueError("not a printable text")
             return text or None
