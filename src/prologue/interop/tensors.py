@@ -23,7 +23,7 @@ def read_tensors(files: Iterable[Path]) -> dict[str, Tensor]:
     missing = [str(file) for file in files if not file.is_file()]
     if missing:
         beside = sorted(path.name for path in Path(missing[0]).parent.glob("*") if path.suffix in WEIGHTS)
-        there = f"; there are {', '.join(beside)}, which are not read" if beside else ""
+        there = f"; there are {', '.join(beside)}, which are not read" if beside and len(files) == 1 else ""
         raise PrologueError(f"no checkpoint, missing: {', '.join(missing)}{there}")
     for file in files:
         try:
