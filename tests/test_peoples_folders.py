@@ -5,12 +5,12 @@ import json
 import os
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from image_files import class_files, encoded, noise, params, write_folder, write_tar, write_zip
+from image_files import WRITERS, class_files, encoded, noise, params, write_folder, write_tar, write_zip
 
 from prologue.core.errors import PrologueError
 from prologue.data.fingerprint import fingerprint
@@ -42,6 +42,11 @@ def expect(manifest: dict[str, Any], counts: dict[str, int], split: tuple[int, i
     assert [words for words in said if words not in found] == []
 
 
+def by_turns(cases: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """The cases, each in one kind of source: what their names say is read by the same code in all."""
+    return [(*case, WRITERS[place % len(WRITERS)]) for place, case in enumerate(cases)]
+
+
 def parts(train: str, other: str, between: str = "", behind: str = "") -> Files:
     folders = [[f"{between}{part}/{name}{behind}" for name in ("cat", "dog")] for part in (train, other)]
     return class_files(10, *folders[0]) | {
@@ -53,21 +58,20 @@ def flat(folder: str, count: int) -> Files:
     return {f"{folder}{number}.png": encoded(noise(seed=7000 + number)) for number in range(count)}
 
 
-@pytest.mark.parametrize(
-    ("files", "said"),
-    [
-        (parts("train", "valid"), '"valid/", "images": 8, "split": "val"'),
-        (parts("Training", "Testing"), '"Testing/", "images": 8, "split": "val"'),
-        (parts("Train", "Test"), '"Test/", "images": 8, "split": "val"'),
-        (parts("TRAIN_SET", "val-images"), '"val-images/", "images": 8, "split": "val"'),
-        (parts("training_data", "dev"), '"dev/"'),
-        (parts("train", "eval", between="home/me/data/data/"), '"home/me/data/data/eval/"'),
-        (parts("train", "valid", behind="/images"), '"valid/"'),
-        (parts("train", "valid") | class_files(3, "test/cat", "test/dog"), '"name": "test/", "count": 6'),
-        (parts("train", "valid") | flat("test/", 5), '"name": "test/", "count": 5'),
-    ],
-)
-@pytest.mark.parametrize("write", [write_folder, write_zip, write_tar])
+PARTED: list[tuple[Files, str]] = [
+    (parts("train", "valid"), '"valid/", "images": 8, "split": "val"'),
+    (parts("Training", "Testing"), '"Testing/", "images": 8, "split": "val"'),
+    (parts("Train", "Test"), '"Test/", "images": 8, "split": "val"'),
+    (parts("TRAIN_SET", "val-images"), '"val-images/", "images": 8, "split": "val"'),
+    (parts("training_data", "dev"), '"dev/"'),
+    (parts("train", "eval", between="home/me/data/data/"), '"home/me/data/data/eval/"'),
+    (parts("train", "valid", behind="/images"), '"valid/"'),
+    (parts("train", "valid") | class_files(3, "test/cat", "test/dog"), '"name": "test/", "count": 6'),
+    (parts("train", "valid") | flat("test/", 5), '"name": "test/", "count": 5'),
+]
+
+
+@pytest.mark.parametrize(("files", "said", "write"), by_turns(PARTED))
 def test_a_part_is_told_by_any_of_its_words(files: Files, said: str, write: Write, tmp_path: Path) -> None:
     expect(read(write(files, tmp_path / "source"), tmp_path / "shards"), PARTS, (20, 8), said)
 
@@ -76,68 +80,64 @@ FLOWERS = {"daisy": 10, "rose": 10}
 TRANSPORT = dict.fromkeys(("boat", "bus", "car", "train"), 10)
 
 
-@pytest.mark.parametrize(
-    ("files", "counts", "split", "said"),
-    [
-        (class_files(10, "flowers/flowers/daisy", "flowers/flowers/rose"), FLOWERS, (10, 10), ()),
-        (class_files(10, "home/me/photos/daisy", "home/me/photos/rose"), FLOWERS, (10, 10), ()),
-        (class_files(10, *TRANSPORT), TRANSPORT, (28, 12), ()),
-        (class_files(10, "control", "test"), {"control": 10, "test": 10}, (10, 10), ()),
-        (
-            class_files(20, "images/Images/a", "images/Images/b")
-            | {f"annotations/Annotation/a/{number}": b"<xml/>" for number in range(40)},
-            {"a": 20, "b": 20},
-            HELD_OUT,
-            ('"name": "annotations/", "count": 40',),
-        ),
-        (
-            class_files(20, "train/cat", "train/dog") | flat("val/", 8),
-            {"cat": 20, "dog": 20},
-            HELD_OUT,
-            ('"val/", "count": 8',),
-        ),
-        (
-            class_files(20, "train/cat", "train/dog") | flat("test/", 8) | {"sample_submission.csv": b"id,label\n"},
-            {"cat": 20, "dog": 20},
-            HELD_OUT,
-            ('"test/", "count": 8',),
-        ),
-        (
-            TWO | {"cat/Thumbs.db": b"1", "dog/Thumbs.db": b"2", "dog/desktop.ini": b"3"},
-            {"cat": 20, "dog": 20},
-            HELD_OUT,
-            (".db", ".ini"),
-        ),
-        (
-            TWO | {f"{name[:-4]}.txt": b"a photo" for name in TWO},
-            {"cat": 20, "dog": 20},
-            HELD_OUT,
-            ('.txt (cat/0.txt)": 40',),
-        ),
-        (
-            TWO
-            | {
-                f"{Path(name).parent}/@eaDir/{Path(name).name}/SYNOPHOTO_THUMB_M.jpg": data
-                for name, data in TWO.items()
-            }
-            | {
-                "@eaDir/cat@SynoEAStream": b"",
-                "$RECYCLE.BIN/old.png": encoded(noise()),
-                "__MACOSX/cat/._0.png": b"apple",
-            },
-            {"cat": 20, "dog": 20},
-            HELD_OUT,
-            ("@eaDir", "$RECYCLE.BIN", "__MACOSX"),
-        ),
-        (
-            class_files(20, "yes", "no", "maybe"),
-            {"maybe": 20, "no": 20, "yes": 20},
-            (48, 12),
-            (),
-        ),
-    ],
-)
-@pytest.mark.parametrize("write", [write_folder, write_zip, write_tar])
+CLASSED: list[tuple[Files, dict[str, int], tuple[int, int], tuple[str, ...]]] = [
+    (class_files(10, "flowers/flowers/daisy", "flowers/flowers/rose"), FLOWERS, (10, 10), ()),
+    (class_files(10, "home/me/photos/daisy", "home/me/photos/rose"), FLOWERS, (10, 10), ()),
+    (class_files(10, *TRANSPORT), TRANSPORT, (28, 12), ()),
+    (class_files(10, "control", "test"), {"control": 10, "test": 10}, (10, 10), ()),
+    (
+        class_files(20, "images/Images/a", "images/Images/b")
+        | {f"annotations/Annotation/a/{number}": b"<xml/>" for number in range(40)},
+        {"a": 20, "b": 20},
+        HELD_OUT,
+        ('"name": "annotations/", "count": 40',),
+    ),
+    (
+        class_files(20, "train/cat", "train/dog") | flat("val/", 8),
+        {"cat": 20, "dog": 20},
+        HELD_OUT,
+        ('"val/", "count": 8',),
+    ),
+    (
+        class_files(20, "train/cat", "train/dog") | flat("test/", 8) | {"sample_submission.csv": b"id,label\n"},
+        {"cat": 20, "dog": 20},
+        HELD_OUT,
+        ('"test/", "count": 8',),
+    ),
+    (
+        TWO | {"cat/Thumbs.db": b"1", "dog/Thumbs.db": b"2", "dog/desktop.ini": b"3"},
+        {"cat": 20, "dog": 20},
+        HELD_OUT,
+        (".db", ".ini"),
+    ),
+    (
+        TWO | {f"{name[:-4]}.txt": b"a photo" for name in TWO},
+        {"cat": 20, "dog": 20},
+        HELD_OUT,
+        ('.txt (cat/0.txt)": 40',),
+    ),
+    (
+        TWO
+        | {f"{Path(name).parent}/@eaDir/{Path(name).name}/SYNOPHOTO_THUMB_M.jpg": data for name, data in TWO.items()}
+        | {
+            "@eaDir/cat@SynoEAStream": b"",
+            "$RECYCLE.BIN/old.png": encoded(noise()),
+            "__MACOSX/cat/._0.png": b"apple",
+        },
+        {"cat": 20, "dog": 20},
+        HELD_OUT,
+        ("@eaDir", "$RECYCLE.BIN", "__MACOSX"),
+    ),
+    (
+        class_files(20, "yes", "no", "maybe"),
+        {"maybe": 20, "no": 20, "yes": 20},
+        (48, 12),
+        (),
+    ),
+]
+
+
+@pytest.mark.parametrize(("files", "counts", "split", "said", "write"), by_turns(CLASSED))
 def test_classes_are_folders_of_images_at_any_depth(
     files: Files, counts: dict[str, int], split: tuple[int, int], said: tuple[str, ...], write: Write, tmp_path: Path
 ) -> None:
