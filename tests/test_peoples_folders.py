@@ -1,45 +1,22 @@
 """Folders and archives as people have them: nothing is lost, relabelled or moved between splits without a word."""
 
 import io
-import json
 import os
 import tarfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from image_files import WRITERS, class_files, encoded, noise, params, write_folder, write_tar, write_zip
+from image_files import WRITERS, Writer, class_files, encoded, noise, params, write_folder, write_tar, write_zip
+from reading import HELD_OUT, TWO, Files, expect, read
 
 from prologue.core.errors import PrologueError
 from prologue.data.fingerprint import fingerprint
-from prologue.data.shards import write_shards
 from prologue.figures.fonts import font_for
 
-Files = dict[str, bytes]
-Write = Callable[[Files, Path], Path]
-TWO = class_files(20, "cat", "dog")
-HELD_OUT = (30, 10)  # of twice 20 images where no part validates
 PARTS = {"cat": 14, "dog": 14}  # 10 of each to train on, 4 to validate
-
-
-def read(source: Path, shards: Path, **changes: object) -> dict[str, Any]:
-    """Manifest of the shards of a source, and in `counts` the images of each class."""
-    settings = {"val_fraction": 0.1, "max_rejected": 0.01, "images_per_shard": 100}
-    write_shards(params(source, **(settings | changes)), 0, shards)
-    manifest = json.loads((shards / "manifest.json").read_text())
-    of_class = manifest["images_per_class"]
-    totals = map(sum, zip(of_class["train"], of_class["val"], strict=True))
-    return manifest | {"counts": dict(zip(manifest["class_names"], totals, strict=True))}
-
-
-def expect(manifest: dict[str, Any], counts: dict[str, int], split: tuple[int, int], *said: str) -> None:
-    """That a manifest has these classes and this split, and says these words of what was found."""
-    assert manifest["counts"] == counts
-    assert (manifest["train"]["images"], manifest["val"]["images"]) == split
-    found = json.dumps(manifest["found"])
-    assert [words for words in said if words not in found] == []
 
 
 def by_turns(cases: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
@@ -72,7 +49,7 @@ PARTED: list[tuple[Files, str]] = [
 
 
 @pytest.mark.parametrize(("files", "said", "write"), by_turns(PARTED))
-def test_a_part_is_told_by_any_of_its_words(files: Files, said: str, write: Write, tmp_path: Path) -> None:
+def test_a_part_is_told_by_any_of_its_words(files: Files, said: str, write: Writer, tmp_path: Path) -> None:
     expect(read(write(files, tmp_path / "source"), tmp_path / "shards"), PARTS, (20, 8), said)
 
 
@@ -139,7 +116,7 @@ CLASSED: list[tuple[Files, dict[str, int], tuple[int, int], tuple[str, ...]]] = 
 
 @pytest.mark.parametrize(("files", "counts", "split", "said", "write"), by_turns(CLASSED))
 def test_classes_are_folders_of_images_at_any_depth(
-    files: Files, counts: dict[str, int], split: tuple[int, int], said: tuple[str, ...], write: Write, tmp_path: Path
+    files: Files, counts: dict[str, int], split: tuple[int, int], said: tuple[str, ...], write: Writer, tmp_path: Path
 ) -> None:
     manifest = read(write(files, tmp_path / "source"), tmp_path / "shards")
     expect(manifest, counts, split, *said)
@@ -197,7 +174,7 @@ def behind_a_program(files: Files, path: Path) -> Path:
 
 
 @pytest.mark.parametrize("write", [backslashes, behind_a_program])
-def test_zips_of_other_programs(write: Write, tmp_path: Path) -> None:
+def test_zips_of_other_programs(write: Writer, tmp_path: Path) -> None:
     expect(read(write(TWO, tmp_path / "a.zip"), tmp_path / "shards"), {"cat": 20, "dog": 20}, HELD_OUT)
 
 

@@ -8,11 +8,10 @@ import pyarrow
 import pytest
 from image_files import class_files, encoded, noise, write_folder, write_tar
 from pyarrow import parquet
-from test_peoples_folders import HELD_OUT, TWO, expect, read
+from reading import HELD_OUT, TWO, Files, expect, read
 
 from prologue.core.errors import PrologueError
 
-Files = dict[str, bytes]
 EQUAL = {"0": 20, "1": 20}
 
 

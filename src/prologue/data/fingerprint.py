@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prologue.core.errors import PrologueError
-from prologue.core.files import write_json
+from prologue.core.files import sha256, write_json
 from prologue.core.params import DataParams
 from prologue.data.sources.base import File
 from prologue.data.sources.folder import FolderSource
@@ -58,7 +58,8 @@ def fingerprint(data: DataParams) -> dict[str, Any]:
         digest = hashlib.sha256()
         for file in files:
             digest.update(os.fsencode(file.path) + b"\0")
-            digest.update(_content(source / file.path) if by_content and not file.problem else _outside(file))
+            readable = by_content and not file.problem
+            digest.update(bytes.fromhex(sha256(source / file.path)) if readable else _outside(file))
     except OSError as error:
         raise PrologueError(f"data.source: {source} cannot be read: {error}") from None
     compared = "content" if by_content else "names, sizes and times"
@@ -71,11 +72,6 @@ def _files(source: Path) -> Iterator[File]:
     else:
         status = source.stat()
         yield File("", status.st_size, (status.st_mtime_ns,))
-
-
-def _content(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _outside(file: File) -> bytes:

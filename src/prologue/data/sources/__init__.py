@@ -9,7 +9,7 @@ from prologue.data.sources.folder import FolderSource
 from prologue.data.sources.imagenet import OfficialImageNet, is_official_imagenet
 from prologue.data.sources.layout import is_image_name
 from prologue.data.sources.tar_archive import TarSource, is_tar
-from prologue.data.sources.webdataset import WebdatasetSource, first_endings, looks_like_shards
+from prologue.data.sources.webdataset import WebdatasetSource, first_endings, has_labels
 from prologue.data.sources.zip_archive import ZipSource, is_zip
 
 KINDS: dict[str, Callable[[Path], Source]] = {
@@ -52,11 +52,11 @@ def _kind_of_folder(path: Path) -> str:
 
         if has_images(path):
             return "parquet"
-    if looks_like_shards(path):
-        return "webdataset"
     endings = first_endings(path)
-    beside = any(is_image_name(file.path) for file in FolderSource(path).files())
-    if not beside and any(is_image_name(f"sample{ending}") for ending in endings):
+    if has_labels(endings):
+        return "webdataset"
+    in_tars = any(is_image_name(f"sample{ending}") for ending in endings)
+    if in_tars and not any(is_image_name(file.path) for file in FolderSource(path).files()):
         raise PrologueError(
             f"data.source: the tars in {path} hold images without labels: "
             f"their samples have no .cls or .json but {', '.join(endings)}"
@@ -68,7 +68,7 @@ def _kind_of_file(path: Path) -> str | None:
     if path.suffix == ".parquet":
         return "parquet"
     if is_tar(path):  # before zip: a tar that holds a stored zip may be taken for one, but never a zip for a tar
-        return "webdataset" if looks_like_shards(path) else "tar"
+        return "webdataset" if has_labels(first_endings(path)) else "tar"
     if is_zip(path):
         return "zip"
     if path.suffix.lower() == ".zip":

@@ -91,9 +91,9 @@ class WebdatasetSource(Source):
         yield File(name, image.size, image.place, problem, part, class_name)
 
 
-def looks_like_shards(path: Path) -> bool:
-    """Whether a tar, or the first tar of a folder, holds samples with labels."""
-    return any(_ending(ending) in LABEL_ENDINGS for ending in first_endings(path))
+def has_labels(endings: list[str]) -> bool:
+    """Whether the endings of a tar's first files say that it holds samples with labels."""
+    return any(_ending(ending) in LABEL_ENDINGS for ending in endings)
 
 
 def first_endings(path: Path) -> list[str]:
