@@ -37,8 +37,9 @@ def kind_of(path: Path) -> str:
     except OSError as error:
         raise PrologueError(f"data.source: {path} cannot be read: {error.strerror}") from None
     if kind is None:
+        cut = " (cut off? the directory that ends a zip is not there)" if path.suffix.lower() == ".zip" else ""
         raise PrologueError(
-            f"data.source: {path} is neither a folder, zip, uncompressed tar nor Parquet file; "
+            f"data.source: {path} is neither a folder, zip, uncompressed tar nor Parquet file{cut}; "
             "data/README.md says what can be named"
         )
     return kind
@@ -69,10 +70,4 @@ def _kind_of_file(path: Path) -> str | None:
         return "parquet"
     if is_tar(path):  # before zip: a tar that holds a stored zip may be taken for one, but never a zip for a tar
         return "webdataset" if has_labels(first_endings(path)) else "tar"
-    if is_zip(path):
-        return "zip"
-    if path.suffix.lower() == ".zip":
-        raise PrologueError(
-            f"data.source: {path} is cut off, or no zip archive: its directory, which ends one, is not there"
-        )
-    return None
+    return "zip" if is_zip(path) else None
