@@ -2,9 +2,10 @@
 
 import argparse
 import shlex
+import sys
 from pathlib import Path
 
-from prologue.cli.commands import Commands
+from prologue.cli.commands import Commands, positive
 from prologue.core.params_file import load_params
 from prologue.core.variants import experiment_flags
 
@@ -12,14 +13,21 @@ from prologue.core.variants import experiment_flags
 def add_to(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add_parser("import", help="print the flags for `dvc exp run` that import a checkpoint")
-    parser.add_argument("folder", type=Path, help="of a published checkpoint, a model of ours, or a diffusers VQModel")
+    parser.add_argument("path", type=Path, help="a published checkpoint, a model of ours, or another project's tokenizer")
+    parser.add_argument(
+        "--image-size", type=positive, help="px (default: what the model tells, else 256; of a VQModel params.yaml's)"
+    )
     parser.set_defaults(run=run)
 
 
 def run(given: argparse.Namespace) -> None:
-    """Print the flags. Raises PrologueError for a folder that cannot be used."""
-    from prologue.interop.imported import import_params  # needs torch, which takes seconds to load
+    """Print the flags, and to the terminal what was found. Raises PrologueError for what cannot be used."""
+    from prologue.interop.imported import import_params, import_tokenizer, known_folder  # need torch: seconds to load
+    from prologue.interop.recognised import in_words
 
-    params = load_params()
-    flags = experiment_flags(import_params(given.folder, params.data.image_size, params.tokenizer.pixels))
-    print(shlex.join(flags))
+    params, image_size = load_params(), given.image_size
+    if image_size is None and known_folder(given.path) == "vq_model":
+        image_size = params.data.image_size
+    found = import_tokenizer(given.path, image_size, params.tokenizer.pixels)
+    print(in_words(found.source, found.tokenizer), file=sys.stderr)
+    print(shlex.join(experiment_flags(import_params(given.path, found))))

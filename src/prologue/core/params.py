@@ -20,6 +20,7 @@ TransformerDim = Annotated[int, Field(ge=HEAD_DIM, multiple_of=HEAD_DIM)]
 Precision = Literal["auto", "bf16", "fp32"]
 AnyPath = Annotated[Path, Strict(False)]  # YAML has strings alone
 Source = Literal["train", "published", "folder"]
+Pixels = Literal["signed", "unit"]
 TokenId = Annotated[int, Field(ge=2, le=65534)]
 
 
@@ -69,6 +70,7 @@ class TokenizerSize(Section):
     """Everything that shapes a tokenizer without its prologue."""
 
     layout: Literal["2d", "1d"]
+    tokens: OptionalCount = None  # models that were saved before it was a param have one token per patch
     patch: Count
     code_dim: Count
     codebook: TokenId
@@ -78,9 +80,9 @@ class TokenizerSize(Section):
 
 
 class TokenizerParams(TokenizerSize):
-    source: Source | Literal["vq_model"]
+    source: Source | Literal["vq_model", "llamagen", "taming", "maskgit_vq", "titok"]
     path: AnyPath
-    pixels: Literal["signed", "unit"]
+    pixels: Pixels
 
 
 class PostParams(TransformerParams):

@@ -1,1 +1,5 @@
-"""Other projects' files: the authors' published checkpoints."""
+"""Other projects' files: the authors' published checkpoints, and tokenizers that people have already."""
+
+from prologue.interop.imported import load_tokenizer
+
+__all__ = ["load_tokenizer"]

@@ -1,50 +1,150 @@
 """Where models come from that are not trained here, and whether they are what the params describe."""
 
 import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from prologue.core.dotted import flat
 from prologue.core.errors import PrologueError
 from prologue.core.files import sha256
-from prologue.core.params import Params
+from prologue.core.params import Params, Pixels, TokenizerSize
 from prologue.interop import published
-from prologue.interop.vq_model import is_vq_model, load_vq_model
+from prologue.interop.checkpoints import CONFIG, Checkpoint, read_checkpoint, read_config
+from prologue.interop.maskgit_vq import maskgit_size, maskgit_sources
+from prologue.interop.recognised import recognise
+from prologue.interop.tensors import Sources, check_fit, convert
+from prologue.interop.titok import titok_size, titok_sources
+from prologue.interop.vqgan import NOT_OF_THE_TOKENIZER, vqgan_size, vqgan_sources
 from prologue.models import saved
 from prologue.models.ar import ARModel
-from prologue.models.config import VQModelSize
+from prologue.models.config import ImportedSize, MaskGITSize, TiTokSize, TokenizerConfig, VQModelSize
 from prologue.models.tokenizer import Tokenizer
 
+USUAL_SIZE = 256  # px that the published tokenizers were trained at, where no file tells another
 
-def load_imported_tokenizer(source: str, folder: Path, image_size: int, pixels: str) -> Tokenizer:
-    """The tokenizer of a folder: published, one of our own, or a diffusers VQModel.
+
+@dataclass(frozen=True)
+class Imported:
+    """A tokenizer, what kind of file it came from (as in `tokenizer.source`), and the files that make it."""
+
+    source: str
+    tokenizer: Tokenizer
+    files: tuple[Path, ...]
+
+
+def load_tokenizer(path: Path | str, image_size: int | None = None, pixels: Pixels = "signed") -> Tokenizer:
+    """The tokenizer of a file or folder, whatever project it is of, fp32 and in eval mode. Stable: scripts may use it.
+
+    It is a folder of ours, the authors' published one, a `VQModel` of diffusers, LlamaGen's VQ, taming's VQGAN,
+    MaskGIT-VQ or TiTok, told apart by what is in it.
+
+    Args:
+        path: of the weights, or of a folder that holds them.
+        image_size: px that a convolutional tokenizer is used at; None: what its config tells, else 256. It encodes and
+            decodes any multiple of its patch.
+        pixels: range of the images of a `VQModel`, which no file of diffusers tells; of all others it is known.
 
     Raises:
-        PrologueError: the folder is wrong or partial; the message names what is missing or does not fit.
+        PrologueError: it is none of these, damaged or partial, or of a variant that is not read; the message says why.
     """
+    return import_tokenizer(Path(path), image_size, pixels).tokenizer
+
+
+def import_tokenizer(path: Path, image_size: int | None, pixels: Pixels) -> Imported:
+    """As `load_tokenizer`, with where it came from."""
+    source = known_folder(path)
     if source == "published":
-        return published.load_tokenizer(folder)
+        return Imported(source, published.load_tokenizer(path), files_below(path))
     if source == "folder":
-        return saved.load_tokenizer(folder)
-    return load_vq_model(folder, image_size, pixels)
+        return Imported(source, saved.load_tokenizer(path), files_below(path))
+    found = read_checkpoint(path)
+    source = source or recognise(found)
+    size, sources = _describe(found, source, pixels)
+    tokenizer = Tokenizer(
+        TokenizerConfig(image_size=_image_size(size, image_size, found), tokenizer=size, prologue=None)
+    )
+    made = sources(list(tokenizer.state_dict()))
+    check_fit(found.tensors, made, tokenizer, found.where, NOT_OF_THE_TOKENIZER)
+    tokenizer.load_state_dict(convert(found.tensors, made))
+    return Imported(source, tokenizer.eval(), found.files)
+
+
+def known_folder(path: Path) -> str | None:
+    """`published`, `folder` or `vq_model`, where the folder itself tells; None where its tensors have to.
+
+    Raises PrologueError for a model of diffusers that is no `VQModel`, and for a config that cannot be read.
+    """
+    if (path / "tokenizer").is_dir():
+        return "published"
+    if (path / "model_index.json").is_file():
+        inner = ", ".join(sorted(config.parent.name for config in path.glob(f"*/{CONFIG}")))
+        raise PrologueError(f"{path} is a whole pipeline; give the folder of its VQModel: {inner}")
+    if not (path / CONFIG).is_file():
+        return None
+    config = read_config(path / CONFIG)
+    if {"image_size", "tokenizer"} <= config.keys():
+        return "folder"
+    name = config.get("_class_name")
+    if name not in (None, "VQModel"):
+        raise PrologueError(f"{path} holds a model of class {name}; of diffusers' models VQModel is read")
+    return "vq_model" if name else None
+
+
+def _describe(
+    found: Checkpoint, source: str, pixels: Pixels
+) -> tuple[ImportedSize, Callable[[list[str]], Sources]]:
+    """Sizes of a checkpoint, and what makes each of our tensors, given their names."""
+    if source == "maskgit_vq":
+        return maskgit_size(found), maskgit_sources
+    if source == "titok":
+        size = titok_size(found)
+        return size, lambda own: titok_sources(own, size)
+    return vqgan_size(found, source, pixels), lambda own: vqgan_sources(own, found, source)
+
+
+def _image_size(size: ImportedSize, wanted: int | None, found: Checkpoint) -> int:
+    """px of a tokenizer's images. Raises PrologueError where it cannot have those that are wanted."""
+    if isinstance(size, TiTokSize):
+        if wanted not in (None, size.image_size):
+            raise PrologueError(f"{found.where} reads images of {size.image_size} px alone, not of {wanted}")
+        return size.image_size
+    image_size = wanted or _told_size(found) or USUAL_SIZE
+    if image_size % size.patch:
+        raise PrologueError(f"data.image_size {image_size} is no multiple of {found.where}'s patch of {size.patch} px")
+    return image_size
+
+
+def _told_size(found: Checkpoint) -> int | None:
+    """The image size in the config of taming's training."""
+    told: object = found.config
+    for key in ("model", "params", "ddconfig", "resolution"):
+        told = told.get(key) if isinstance(told, dict) else None
+    return told if isinstance(told, int) else None
+
+
+def load_imported_tokenizer(source: str, path: Path, image_size: int, pixels: Pixels) -> Imported:
+    """As `import_tokenizer`, of the kind that params.yaml names. Raises PrologueError where it is another."""
+    found = import_tokenizer(path, None if source in ("published", "folder", "titok") else image_size, pixels)
+    if found.source != source:
+        raise PrologueError(f"{path} is of tokenizer.source {found.source}, not {source}")
+    return found
 
 
 def load_imported_ar(source: str, folder: Path, tokenizer: Tokenizer) -> ARModel:
-    """The AR model of a folder: published, or one of our own. Raises PrologueError as `load_imported_tokenizer`."""
+    """The AR model of a folder: published, or one of our own. Raises PrologueError as `load_tokenizer`."""
     return published.load_ar(folder, tokenizer) if source == "published" else saved.load_ar(folder)
 
 
-def import_params(folder: Path, image_size: int, pixels: str) -> dict[str, object]:
-    """The overrides of params.yaml that import a folder, and describe what is in it, by dotted key.
+def import_params(path: Path, found: Imported) -> dict[str, object]:
+    """The overrides of params.yaml that import a tokenizer, and describe it, by dotted key.
 
     The AR model of a published folder is imported with its tokenizer. Raises PrologueError as the import does.
     """
-    is_published = (folder / "tokenizer").is_dir()
-    source = "vq_model" if is_vq_model(folder) else "published" if is_published else "folder"
-    tokenizer = load_imported_tokenizer(source, folder, image_size, pixels)
-    overrides = {"tokenizer.source": source, "tokenizer.path": str(folder)} | describe_tokenizer(tokenizer)
-    if source == "published" and published.ar_file(folder, "raw").is_file():
-        ar = load_imported_ar(source, folder, tokenizer)
-        overrides |= {"ar.source": source, "ar.path": str(folder)} | describe_ar(ar)
+    overrides = {"tokenizer.source": found.source, "tokenizer.path": str(path)} | describe_tokenizer(found.tokenizer)
+    if found.source == "published" and published.ar_file(path, "raw").is_file():
+        ar = load_imported_ar(found.source, path, found.tokenizer)
+        overrides |= {"ar.source": found.source, "ar.path": str(path)} | describe_ar(ar)
     return overrides
 
 
@@ -53,11 +153,12 @@ def describe_tokenizer(tokenizer: Tokenizer) -> dict[str, object]:
     config, size = tokenizer.config, tokenizer.config.tokenizer
     described: dict[str, object] = {"data.image_size": config.image_size}
     described |= {f"tokenizer.{key}": getattr(size, key) for key in ("layout", "patch", "code_dim", "codebook")}
-    if isinstance(size, VQModelSize):
-        described["tokenizer.pixels"] = size.pixels
-    else:
+    described["tokenizer.tokens"] = None if isinstance(size, VQModelSize | MaskGITSize) else size.tokens
+    if isinstance(size, TokenizerSize):
         for name in ("encoder", "decoder"):
             described |= {f"tokenizer.{name}.{key}": value for key, value in getattr(size, name)}
+    else:
+        described["tokenizer.pixels"] = size.pixels
     prologue = config.prologue
     if prologue is None:
         return described | {"prologue.mode": "none"}
@@ -89,6 +190,11 @@ def check_params(params: Params, described: dict[str, object], folder: Path) -> 
         )
 
 
-def provenance(folder: Path) -> dict[str, str]:
-    """Where an imported model came from: SHA-256 of each of the folder's weights files, for the metrics of a stage."""
-    return {str(file): sha256(file) for file in sorted(folder.rglob("*.safetensors"))}
+def files_below(folder: Path) -> tuple[Path, ...]:
+    """The weights and configs of a folder of ours or of the authors'."""
+    return tuple(sorted(file for file in folder.rglob("*") if file.suffix in (".safetensors", ".json")))
+
+
+def provenance(files: tuple[Path, ...]) -> dict[str, str]:
+    """Where an imported model came from: SHA-256 of each file that makes it, for the metrics of a stage."""
+    return {str(file): sha256(file) for file in files}

@@ -4,16 +4,13 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from prologue.core.errors import PrologueError
-from prologue.core.files import IS_LFS_POINTER, is_lfs_pointer
+from prologue.interop.checkpoints import read_state
 
 Sources = dict[str, tuple[Callable[..., Tensor], tuple[str, ...]]]  # our tensor -> how it is made, of which of theirs
 SHOWN = 8  # names of each kind in an error
-WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 
 
 def read_tensors(files: Iterable[Path]) -> dict[str, Tensor]:
@@ -22,15 +19,9 @@ def read_tensors(files: Iterable[Path]) -> dict[str, Tensor]:
     files = list(files)
     missing = [str(file) for file in files if not file.is_file()]
     if missing:
-        beside = sorted(path.name for path in Path(missing[0]).parent.glob("*") if path.suffix in WEIGHTS)
-        there = f"; there are {', '.join(beside)}, which are not read" if beside and len(files) == 1 else ""
-        raise PrologueError(f"no checkpoint, missing: {', '.join(missing)}{there}")
+        raise PrologueError(f"no checkpoint, missing: {', '.join(missing)}")
     for file in files:
-        try:
-            tensors |= load_file(file)
-        except SafetensorError as error:
-            why = IS_LFS_POINTER if is_lfs_pointer(file) else str(error)
-            raise PrologueError(f"{file} is damaged or no safetensors file: {why}") from None
+        tensors |= read_state(file)
     return {name: tensor.float() for name, tensor in tensors.items()}
 
 
@@ -87,6 +78,11 @@ def _shortened(names: list[str]) -> str:
 def plain(own: str, published: str) -> Sources:
     """A tensor that is stored as it is."""
     return {own: (lambda tensor: tensor, (published,))}
+
+
+def as_linear(own: str, published: str) -> Sources:
+    """A tensor of a linear layer that is stored as a 1 x 1 convolution's."""
+    return {own: (lambda tensor: tensor.flatten(1) if tensor.ndim == 4 else tensor, (published,))}
 
 
 def linear(own: str, published: str) -> Sources:

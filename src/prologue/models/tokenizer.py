@@ -5,11 +5,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from prologue.models.config import PrologueConfig, TokenizerConfig, VQModelSize
+from prologue.models.config import MaskGITSize, PrologueConfig, TiTokSize, TokenizerConfig, VQModelSize
+from prologue.models.imported import ConvDecoder, ConvEncoder, NearestQuantizer, vq_model_parts
+from prologue.models.maskgit_vq import maskgit_parts
 from prologue.models.quantizers import PrologueQuantizer, QuantizedVisual, VisualQuantizer
+from prologue.models.titok import TiTokDecoder, TiTokEncoder, titok_parts
 from prologue.models.vit import ImageDecoder, ImageEncoder, PrologueEncoder, grid_positions, line_positions
 from prologue.models.vocabulary import Vocabulary
-from prologue.models.vq_model import VQModelDecoder, VQModelEncoder, VQModelQuantizer, build_vq_model
+
+Encoder = ImageEncoder | ConvEncoder | TiTokEncoder
+Decoder = ImageDecoder | ConvDecoder | TiTokDecoder
 
 
 class Tokens(NamedTuple):
@@ -43,7 +48,7 @@ class Tokenizer(nn.Module):
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
         self.config = config
-        self.visual_tokens = config.grid**2
+        self.visual_tokens = config.visual_tokens
         self.encoder, self.visual_quantizer, self.decoder = visual_parts(config)
         self.prologue_encoder: PrologueEncoder | None = None
         self.prologue_quantizer: PrologueQuantizer | None = None
@@ -120,17 +125,19 @@ class Tokenizer(nn.Module):
         return images
 
 
-def visual_parts(
-    config: TokenizerConfig,
-) -> tuple[ImageEncoder | VQModelEncoder, VisualQuantizer | VQModelQuantizer, ImageDecoder | VQModelDecoder]:
+def visual_parts(config: TokenizerConfig) -> tuple[Encoder, VisualQuantizer | NearestQuantizer, Decoder]:
     """Encoder, visual quantizer and decoder: our own, or those of another project's tokenizer."""
     size, grid = config.tokenizer, config.grid
     if isinstance(size, VQModelSize):
-        model = build_vq_model(size)
-        return VQModelEncoder(model, size), VQModelQuantizer(model), VQModelDecoder(model, size, grid)
+        return vq_model_parts(size)
+    if isinstance(size, MaskGITSize):
+        return maskgit_parts(size)
+    if isinstance(size, TiTokSize):
+        return titok_parts(size)
     shared = config.prologue.tokens if config.prologue and not config.prologue.encoder else 0
     quantizer = VisualQuantizer(size.encoder.dim, size.code_dim, size.codebook, size.commitment)
-    return ImageEncoder(size, grid, shared), quantizer, ImageDecoder(size, grid)
+    line = config.visual_tokens if size.layout == "1d" else 0
+    return ImageEncoder(size, grid, line, shared), quantizer, ImageDecoder(size, grid, line)
 
 
 def to_signed(images: Tensor) -> Tensor:

@@ -35,16 +35,16 @@ class TokenStack(nn.Module):
 class ImageEncoder(nn.Module):
     """Images to features of visual tokens, and of `prologue` tokens that share the transformer.
 
-    2D visual tokens are the patches' outputs; 1D ones are those of as many queries.
+    2D visual tokens are the outputs of the grid's patches; 1D ones are those of `line` queries, 0 for 2D.
     """
 
-    def __init__(self, size: TokenizerSize, grid: int, prologue: int) -> None:
+    def __init__(self, size: TokenizerSize, grid: int, line: int, prologue: int) -> None:
         super().__init__()
-        self.patch, self.visual_tokens = size.patch, grid * grid
-        self.first = grid * grid if size.layout == "1d" else 0
-        positions = torch.cat((grid_positions(grid), line_positions(self.first), line_positions(prologue)))
+        self.patch, self.visual_tokens = size.patch, line or grid * grid
+        self.first = grid * grid if line else 0
+        positions = torch.cat((grid_positions(grid), line_positions(line), line_positions(prologue)))
         hidden = tokenizer_hidden(size.encoder.dim)
-        self.stack = TokenStack(size.encoder, 3 * self.patch**2, hidden, self.first + prologue, positions)
+        self.stack = TokenStack(size.encoder, 3 * self.patch**2, hidden, line + prologue, positions)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Images float (B, 3, H, W) in [-1, 1] -> visual (B, Nv, dim), prologue (B, prologue, dim)."""
@@ -53,14 +53,13 @@ class ImageEncoder(nn.Module):
 
 
 class ImageDecoder(nn.Module):
-    """Code vectors to images; 1D reads the patches off learnable queries."""
+    """Code vectors to images; of 1D codes, `line` of them, the patches are read off learnable queries."""
 
-    def __init__(self, size: TokenizerSize, grid: int) -> None:
+    def __init__(self, size: TokenizerSize, grid: int, line: int) -> None:
         super().__init__()
         self.patch, self.grid = size.patch, grid
-        queries = grid * grid if size.layout == "1d" else 0
-        codes = line_positions(queries) if queries else grid_positions(grid)
-        positions = torch.cat((codes, grid_positions(grid))) if queries else codes
+        queries = grid * grid if line else 0
+        positions = torch.cat((line_positions(line), grid_positions(grid)))
         hidden = tokenizer_hidden(size.decoder.dim)
         self.stack = TokenStack(size.decoder, size.code_dim, hidden, queries, positions)
         self.out_norm = RMSNorm(size.decoder.dim)
@@ -68,7 +67,7 @@ class ImageDecoder(nn.Module):
 
     def forward(self, codes: Tensor) -> Tensor:
         """Code vectors (B, Nv, code_dim) -> images float (B, 3, H, W), nominally in [-1, 1]."""
-        x = self.stack(codes)[:, -codes.shape[1] :]
+        x = self.stack(codes)[:, -(self.grid**2) :]
         return unpatchify(self.out(self.out_norm(x)).float(), self.patch, self.grid)
 
 

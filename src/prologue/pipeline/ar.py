@@ -8,7 +8,7 @@ from prologue.core.errors import PrologueError
 from prologue.core.params import Params
 from prologue.core.precision import settle
 from prologue.core.runtime import start_accelerator
-from prologue.interop.imported import check_params, describe_ar, load_imported_ar, provenance
+from prologue.interop.imported import check_params, describe_ar, files_below, load_imported_ar, provenance
 from prologue.models.saved import load_ar, load_tokenizer, parameter_count, save_model
 from prologue.pipeline.passing import pass_through
 from prologue.pipeline.pictures import sample_grid
@@ -50,4 +50,4 @@ def import_ar(params: Params, tokenizer_folder: Path, tokens: Path, output: Path
         save_model(output, ar)
         write_no_curves(curves)
     accelerator.wait_for_everyone()
-    return {"imported": provenance(folder), "parameters": {"ar": parameter_count(ar)}}
+    return {"imported": provenance(files_below(folder)), "parameters": {"ar": parameter_count(ar)}}

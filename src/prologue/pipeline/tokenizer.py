@@ -27,14 +27,15 @@ def make_tokenizer(params: Params, shards: Path, output: Path, curves: Path) -> 
 
 
 def import_tokenizer(params: Params, shards: Path, output: Path, curves: Path) -> dict[str, Any]:
-    """Save the tokenizer of the folder `tokenizer.path` to `output`; returns the metrics of the stage.
+    """Save the tokenizer of the file or folder `tokenizer.path` to `output`; returns the metrics of the stage.
 
     Raises:
         PrologueError: the folder is wrong or partial, or its tokenizer is not the one that the params describe.
     """
     accelerator = start_accelerator()
     own = params.tokenizer
-    tokenizer = load_imported_tokenizer(own.source, own.path, params.data.image_size, own.pixels)
+    found = load_imported_tokenizer(own.source, own.path, params.data.image_size, own.pixels)
+    tokenizer = found.tokenizer
     described = describe_tokenizer(tokenizer)
     if params.prologue.mode == "post" and not tokenizer.prologue_tokens:
         del described["prologue.mode"]  # stage attach adds the prologue
@@ -46,7 +47,7 @@ def import_tokenizer(params: Params, shards: Path, output: Path, curves: Path) -
     accelerator.wait_for_everyone()
     parts = {"encoder": tokenizer.encoder, "decoder": tokenizer.decoder}
     return {
-        "imported": provenance(own.path),
+        "imported": provenance(found.files),
         "parameters": {name: parameter_count(part) for name, part in parts.items()},
         "val": measured,
     }
