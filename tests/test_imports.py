@@ -15,10 +15,11 @@ from training_run import run_stages
 
 from prologue.cli.main import main
 from prologue.core.errors import PrologueError
+from prologue.core.params import Pixels
 from prologue.core.variants import Overrides
-from prologue.interop.imported import import_params
-from prologue.interop.vq_model import load_vq_model
-from prologue.models.saved import load_tokenizer, save_model
+from prologue.interop import load_tokenizer
+from prologue.interop.imported import import_params, import_tokenizer
+from prologue.models.saved import save_model
 from prologue.models.tokenizer import Tokenizer
 
 
@@ -46,14 +47,18 @@ def vq_folder(tmp_path: Path) -> Path:
     return tmp_path / "vq"
 
 
+def flags_of(path: Path) -> Overrides:
+    return import_params(path, import_tokenizer(path, 16, "signed"))
+
+
 def as_keywords(overrides: Overrides) -> dict[str, object]:
     return {key.replace(".", "__"): value for key, value in overrides.items()}
 
 
 @pytest.mark.parametrize("pixels", ["signed", "unit"])
-def test_another_projects_tokenizer_gives_its_own_ids_and_images(vq_folder: Path, pixels: str) -> None:
+def test_another_projects_tokenizer_gives_its_own_ids_and_images(vq_folder: Path, pixels: Pixels) -> None:
     theirs = VQModel.from_pretrained(vq_folder).eval()
-    tokenizer = load_vq_model(vq_folder, image_size=16, pixels=pixels)
+    tokenizer = load_tokenizer(vq_folder, image_size=16, pixels=pixels)
     images = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8)
     scaled = images / 255 if pixels == "unit" else images / 127.5 - 1
     with torch.no_grad():
@@ -69,7 +74,7 @@ def test_another_projects_tokenizer_gives_its_own_ids_and_images(vq_folder: Path
 
 
 def test_a_prologue_is_learned_for_another_projects_tokenizer(vq_folder: Path, shards: Path) -> None:
-    imported = import_params(vq_folder, image_size=16, pixels="signed") | {"prologue.mode": "post"}
+    imported = flags_of(vq_folder) | {"prologue.mode": "post"}
     run_stages(tiny_params(**as_keywords(imported)), shards, ["tokenizer", "attach"])
     before, after = (load_file(Path(name) / "model.safetensors") for name in ("tokenizer", "attached"))
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -80,7 +85,7 @@ def test_a_prologue_is_learned_for_another_projects_tokenizer(vq_folder: Path, s
 
 def test_a_folder_of_another_run_takes_the_place_of_training(shards: Path) -> None:
     run_stages(tiny_params(), shards, ["tokenizer", "tokens", "ar"], Path("other"))
-    imported = import_params(Path("other/tokenizer"), image_size=16, pixels="signed")
+    imported = flags_of(Path("other/tokenizer"))
     assert imported["tokenizer.source"] == "folder"
     run_stages(tiny_params(**as_keywords(imported)), shards, ["tokenizer"])
     expected, got = load_file("other/tokenizer/model.safetensors"), load_file("tokenizer/model.safetensors")
@@ -90,38 +95,42 @@ def test_a_folder_of_another_run_takes_the_place_of_training(shards: Path) -> No
 
 
 def test_a_wrong_or_partial_vq_model_is_refused_by_name(vq_folder: Path) -> None:
-    with pytest.raises(PrologueError, match=r"18 is no multiple of .*vq's patch of 4 px"):
-        load_vq_model(vq_folder, image_size=18, pixels="signed")
+    with pytest.raises(PrologueError, match=r"18 is no multiple of .*safetensors's patch of 4 px"):
+        load_tokenizer(vq_folder, image_size=18, pixels="signed")
     file = vq_folder / "diffusion_pytorch_model.safetensors"
     tensors = load_file(file)
     del tensors["quant_conv.weight"]
     save_file(tensors, file)
     with pytest.raises(PrologueError, match=r"missing: quant_conv\.weight$"):
-        load_vq_model(vq_folder, image_size=16, pixels="signed")
+        load_tokenizer(vq_folder, image_size=16, pixels="signed")
     config = json.loads((vq_folder / "config.json").read_text())
     (vq_folder / "config.json").write_text(json.dumps(config | {"_class_name": "AutoencoderKL"}))
     with pytest.raises(PrologueError, match=r"a model of class AutoencoderKL; of diffusers' models VQModel is read"):
-        import_params(vq_folder, image_size=16, pixels="signed")
+        flags_of(vq_folder)
     (vq_folder / "config.json").write_text("Entry not found")
     with pytest.raises(PrologueError, match=r"config\.json is no JSON of a model: it begins with 'Entry not found'"):
-        import_params(vq_folder, image_size=16, pixels="signed")
+        flags_of(vq_folder)
 
 
-def test_weights_that_are_not_there_are_told_from_damaged_ones(vq_folder: Path) -> None:
+def test_weights_are_found_by_their_standard_name_or_alone(vq_folder: Path) -> None:
     file = vq_folder / "diffusion_pytorch_model.safetensors"
-    file.rename(vq_folder / "diffusion_pytorch_model.fp16.safetensors")
+    (vq_folder / "diffusion_pytorch_model.fp16.safetensors").write_bytes(b"not read where the standard name is there")
+    load_tokenizer(vq_folder, image_size=16)
+    file.rename(vq_folder / "own.safetensors")
     with pytest.raises(
-        PrologueError, match=r"there are diffusion_pytorch_model\.fp16\.safetensors, which are not read"
+        PrologueError, match=r"several .*: diffusion_pytorch_model\.fp16\.safetensors, own\.safetensors$"
     ):
-        load_vq_model(vq_folder, image_size=16, pixels="signed")
+        load_tokenizer(vq_folder, image_size=16)
+    (vq_folder / "diffusion_pytorch_model.fp16.safetensors").unlink()
+    load_tokenizer(vq_folder, image_size=16)
     file.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(PrologueError, match="git lfs pull"):
-        load_vq_model(vq_folder, image_size=16, pixels="signed")
+        load_tokenizer(vq_folder, image_size=16, pixels="signed")
 
 
 def test_attention_is_read_by_its_old_names_too(vq_folder: Path) -> None:
     images = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
-    expected = load_vq_model(vq_folder, image_size=16, pixels="signed").encode(images)
+    expected = load_tokenizer(vq_folder, image_size=16, pixels="signed").encode(images)
     old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}  # before diffusers 0.18
     tensors = {}
     for name, tensor in load_file(vq_folder / "diffusion_pytorch_model.safetensors").items():
@@ -130,7 +139,12 @@ def test_attention_is_read_by_its_old_names_too(vq_folder: Path) -> None:
         tensors[f"{head.removesuffix(module)}{old[module]}.{rest}" if module else name] = tensor
     assert {name.split(".attentions.")[1][0] for name in tensors if "proj_attn" in name} == {"0", "1", "2"}
     save_file(tensors, vq_folder / "diffusion_pytorch_model.safetensors")
-    assert torch.equal(load_vq_model(vq_folder, image_size=16, pixels="signed").encode(images).visual, expected.visual)
+    assert torch.equal(load_tokenizer(vq_folder, image_size=16, pixels="signed").encode(images).visual, expected.visual)
+    both = "encoder.mid_block.attentions.0.{}.bias"
+    tensors[both.format("to_q")] = tensors[both.format("query")].clone()
+    save_file(tensors, vq_folder / "diffusion_pytorch_model.safetensors")
+    with pytest.raises(PrologueError, match=rf"unknown: {both.format('query')}$"):  # which of the two is not guessed
+        load_tokenizer(vq_folder, image_size=16, pixels="signed")
 
 
 def test_a_pipeline_names_its_tokenizer_and_flags_are_quoted_for_a_shell(
@@ -141,7 +155,7 @@ def test_a_pipeline_names_its_tokenizer_and_flags_are_quoted_for_a_shell(
     (pipeline / "model_index.json").write_text("{}")
     vq_folder.rename(pipeline / "vqvae")
     with pytest.raises(PrologueError, match="whole pipeline; give the folder of its VQModel: vqvae"):
-        import_params(pipeline, image_size=16, pixels="signed")
+        flags_of(pipeline)
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", ["prologue", "import", str(pipeline / "vqvae")])
     main()
@@ -153,6 +167,6 @@ def test_tokenizers_of_different_images_are_not_mixed_up(shards: Path) -> None:
     """A checkpoint for 16 px is refused where the params say 32."""
     run_stages(tiny_params(), shards, ["tokenizer"], Path("other"))
     assert isinstance(load_tokenizer(Path("other/tokenizer")), Tokenizer)
-    imported = import_params(Path("other/tokenizer"), image_size=16, pixels="signed") | {"data.image_size": 32}
+    imported = flags_of(Path("other/tokenizer")) | {"data.image_size": 32}
     with pytest.raises(PrologueError, match=r"data\.image_size is 32, the checkpoint has 16"):
         run_stages(tiny_params(**as_keywords(imported)), shards, ["tokenizer"])

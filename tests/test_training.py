@@ -13,14 +13,17 @@ from training_run import run_stages
 
 from prologue.core.errors import PrologueError
 from prologue.core.params import Params
+from prologue.core.params_file import ParamsError
 from prologue.core.runtime import start_accelerator
 from prologue.data.images import ImageShards
 from prologue.data.transforms import crop_views
+from prologue.evaluation.attention import evaluate_attention
 from prologue.models.dropout import RowDropout, key_rows
 from prologue.models.saved import load_ar, load_tokenizer
 from prologue.models.tokenizer import Tokenizer
 from prologue.pipeline.ar import make_ar
 from prologue.report.live import write_page
+from prologue.sampling import generate
 from prologue.tokens import encoding
 from prologue.tokens.cache import TokenCache
 from prologue.tokens.encoding import write_tokens
@@ -164,6 +167,21 @@ def test_routing_sends_the_ar_gradient_into_the_visual_tokens(layout: str, shard
     assert gradients["none", 1.0] is None or not gradients["none", 1.0].any()
     assert gradients["routed", 1.0].any()
     torch.testing.assert_close(gradients["routed", 0.25], 0.25 * gradients["routed", 1.0])
+
+
+@pytest.mark.parametrize("mode", ["joint", "none"])
+def test_a_1d_tokenizer_has_any_number_of_tokens(mode: str, shards: Path, tmp_path: Path) -> None:
+    """5 for 16 patches: the image comes back whole, and the AR model, its samples and its maps have 5 as well."""
+    params = tiny_params(tokenizer__layout="1d", tokenizer__tokens=5, prologue__mode=mode)
+    run_stages(params, shards, ["tokenizer", "tokens", "ar"])
+    tokenizer, ar = load_tokenizer(Path("tokenizer")), load_ar(Path("ar"))
+    drawn = generate(ar, torch.tensor([0, 1]))
+    assert drawn.visual.shape == (2, 5)
+    assert tokenizer.decode(drawn.visual).shape == (2, 3, 16, 16)
+    metrics = evaluate_attention(Path("ar"), Path("tokenizer"), Path("tokens"), shards, tmp_path / "figures")
+    assert 0 < metrics["attention_to_previous"]["mean"] < 1
+    with pytest.raises(ParamsError, match=r"tokenizer\.tokens: layout 2d has one token per patch"):
+        tiny_params(tokenizer__tokens=5)
 
 
 def test_training_lowers_the_losses_of_both_stages(shards: Path) -> None:

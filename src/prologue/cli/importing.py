@@ -13,7 +13,7 @@ from prologue.core.variants import experiment_flags
 def add_to(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add_parser("import", help="print the flags for `dvc exp run` that import a checkpoint")
-    parser.add_argument("path", type=Path, help="a published checkpoint, a model of ours, or another project's tokenizer")
+    parser.add_argument("path", type=Path, help="a published checkpoint, a model of ours, or any project's tokenizer")
     parser.add_argument(
         "--image-size", type=positive, help="px (default: what the model tells, else 256; of a VQModel params.yaml's)"
     )

@@ -255,6 +255,8 @@ class Params(Section):
             raise ValueError(
                 f"tokenizer.patch: {self.tokenizer.patch} does not divide data.image_size {self.data.image_size}"
             )
+        if self.tokenizer.tokens and self.tokenizer.layout == "2d":
+            raise ValueError("tokenizer.tokens: layout 2d has one token per patch; leave it empty, or use layout 1d")
         vocabulary = self.tokenizer.codebook + self.prologue.codebook + 1
         if vocabulary > 65536:
             raise ValueError(f"tokenizer.codebook + prologue.codebook + 1 = {vocabulary}, more than uint16 ids hold")

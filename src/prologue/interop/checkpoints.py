@@ -114,7 +114,7 @@ def read_state(file: Path) -> dict[str, Tensor]:
     try:
         if file.suffix in SAFE:
             return load_file(file)
-        with torch.serialization.safe_globals(list(STAND_INS)):  # type: ignore[arg-type]
+        with torch.serialization.safe_globals(list(STAND_INS)):
             content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except pickle.UnpicklingError as error:
         refused = re.search(r"GLOBAL (\S+)", str(error))
@@ -153,5 +153,5 @@ def shape(found: Checkpoint, name: str) -> list[int]:
 
 def numbers(found: Checkpoint, prefix: str) -> range:
     """The numbers that follow a prefix in the tensors' names: 0, 1, ..."""
-    found_numbers = {int(match[1]) for name in found.tensors if (match := re.match(rf"{re.escape(prefix)}\.(\d+)\.", name))}
-    return range(1 + max(found_numbers, default=0))
+    matches = [re.match(rf"{re.escape(prefix)}\.(\d+)\.", name) for name in found.tensors]
+    return range(1 + max((int(match[1]) for match in matches if match), default=0))

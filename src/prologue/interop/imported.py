@@ -60,7 +60,7 @@ def import_tokenizer(path: Path, image_size: int | None, pixels: Pixels) -> Impo
         return Imported(source, saved.load_tokenizer(path), files_below(path))
     found = read_checkpoint(path)
     source = source or recognise(found)
-    size, sources = _describe(found, source, pixels)
+    size, sources = describe_checkpoint(found, source, pixels)
     tokenizer = Tokenizer(
         TokenizerConfig(image_size=_image_size(size, image_size, found), tokenizer=size, prologue=None)
     )
@@ -91,10 +91,10 @@ def known_folder(path: Path) -> str | None:
     return "vq_model" if name else None
 
 
-def _describe(
+def describe_checkpoint(
     found: Checkpoint, source: str, pixels: Pixels
 ) -> tuple[ImportedSize, Callable[[list[str]], Sources]]:
-    """Sizes of a checkpoint, and what makes each of our tensors, given their names."""
+    """Sizes of a checkpoint of a source, and what makes each of our tensors, given their names."""
     if source == "maskgit_vq":
         return maskgit_size(found), maskgit_sources
     if source == "titok":

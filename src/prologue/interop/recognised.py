@@ -2,6 +2,7 @@
 
 from prologue.core.errors import PrologueError
 from prologue.interop.checkpoints import Checkpoint
+from prologue.interop.vqgan import NOT_OF_THE_TOKENIZER
 from prologue.models.config import TiTokSize, VQModelSize
 from prologue.models.saved import parameter_count
 from prologue.models.tokenizer import Tokenizer
@@ -27,7 +28,7 @@ SHOWN = 5  # names in an error
 
 
 def recognise(found: Checkpoint) -> str:
-    """The `tokenizer.source` of a checkpoint. Raises PrologueError for a model or a variant that is not read, by its name."""
+    """The `tokenizer.source` of a checkpoint. Raises PrologueError for what is not read, a variant by its name."""
     source = next((source for source, mark in MARKS.items() if mark in found.tensors), None)
     variant = _variant(found)
     if source is None or variant:
@@ -55,7 +56,8 @@ def _variant(found: Checkpoint) -> str | None:
         return "a latent diffusion model with its autoencoder"
     if CODEBOOK in names or not any(mark in names for mark in MARKS.values()):
         return None
-    other = sorted(name for name in names if name.startswith("quantize"))[:SHOWN]
+    quantizers = (name for name in names if name.startswith("quantize") and not NOT_OF_THE_TOKENIZER.fullmatch(name))
+    other = sorted(quantizers)[:SHOWN]
     return f"a tokenizer of another quantizer ({', '.join(other)})" if other else "an autoencoder without a codebook"
 
 

@@ -4,9 +4,10 @@ import re
 from typing import Any
 
 from prologue.core.errors import PrologueError
+from prologue.core.params import Pixels
 from prologue.interop.checkpoints import Checkpoint
 from prologue.interop.tensors import Sources, as_linear, plain
-from prologue.models.config import Pixels, VQModelSize
+from prologue.models.config import VQModelSize
 
 OLD_ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}  # before diffusers 0.18
 SHARED = {  # parts of diffusers' names, and of the names that taming and LlamaGen share
@@ -83,12 +84,9 @@ def vqgan_size(found: Checkpoint, family: str, pixels: Pixels) -> VQModelSize:
         "norm_num_groups": GROUPS,
         "mid_block_add_attention": names.has("encoder.mid_block.attentions.0.to_q.weight"),
     }
-    return VQModelSize(pixels="signed", l2_norm=llamagen_norm(found) if family == "llamagen" else False, vq_model=config)
-
-
-def llamagen_norm(found: Checkpoint) -> bool:
-    """Whether LlamaGen's codebook is on the unit sphere: as its config says, which is seldom beside it, else yes."""
-    return bool(found.config.get("codebook_l2_norm", True))
+    # LlamaGen's hub folders tell it; the files that people download do not, and all of them have the norm
+    l2_norm = family == "llamagen" and bool(found.config.get("codebook_l2_norm", True))
+    return VQModelSize(pixels="signed", l2_norm=l2_norm, vq_model=config)
 
 
 def vqgan_sources(own: list[str], found: Checkpoint, family: str) -> Sources:

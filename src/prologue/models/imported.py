@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prologue.core.errors import PrologueError
-from prologue.models.config import Pixels, VQModelSize
+from prologue.core.params import Pixels
+from prologue.models.config import VQModelSize
 from prologue.models.quantizers import QuantizedVisual
 
 
@@ -18,7 +18,7 @@ class ConvEncoder(nn.Module):
     def __init__(self, network: nn.Module, pixels: Pixels) -> None:
         """`pixels`: the range of the images that the network reads."""
         super().__init__()
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.to(memory_format=torch.channels_last)
         self.pixels = pixels
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -35,7 +35,7 @@ class ConvDecoder(nn.Module):
         """`spatial`: the network's norms read the code vectors too (MoVQ)."""
         super().__init__()
         self.projection, self.spatial = projection, spatial
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.to(memory_format=torch.channels_last)
         self.pixels = pixels
 
     def forward(self, codes: Tensor) -> Tensor:
@@ -98,16 +98,12 @@ def to_signed_range(images: Tensor, pixels: Pixels) -> Tensor:
 def vq_model_parts(size: VQModelSize) -> tuple[ConvEncoder, NearestQuantizer, ConvDecoder]:
     """Encoder, quantizer and decoder of taming's VQGAN, LlamaGen's, or a folder of diffusers: one network.
 
-    It is diffusers' `VQModel`. Raises PrologueError where that package is not installed.
+    It is diffusers' `VQModel`.
     """
-    try:
-        from diffusers import VQModel  # takes seconds to import, and only these tokenizers need it
-    except ImportError:
-        raise PrologueError("this tokenizer is a VQGAN, which diffusers computes: run `pip install diffusers`") from None
+    from diffusers import VQModel  # takes seconds to import, and only these tokenizers need it
+
     model: Any = VQModel.from_config(size.vq_model)
-    quantizer = NearestQuantizer(
-        nn.Linear(size.feature_dim, size.code_dim), size.codebook, size.code_dim, size.l2_norm
-    )
+    quantizer = NearestQuantizer(nn.Linear(size.feature_dim, size.code_dim), size.codebook, size.code_dim, size.l2_norm)
     spatial = model.config["norm_type"] == "spatial"
     decoder = ConvDecoder(nn.Linear(size.code_dim, size.feature_dim), model.decoder, size.pixels, spatial)
     return ConvEncoder(model.encoder, size.pixels), quantizer, decoder

@@ -1,6 +1,5 @@
-"""MaskGIT's VQGAN as 1d-tokenizer has it in PyTorch: no attention, no projection to the codebook [Chang et al. 2022]."""
+"""MaskGIT's VQGAN [Chang et al. 2022] as 1d-tokenizer has it: no attention, no projection to the codebook."""
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 

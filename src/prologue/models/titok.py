@@ -14,7 +14,8 @@ from prologue.models.vit import unpatchify
 def titok_parts(size: TiTokSize) -> tuple["TiTokEncoder", NearestQuantizer, "TiTokDecoder"]:
     """Encoder, quantizer and decoder of a size."""
     projection = (MixedProjection if size.legacy else nn.Linear)(size.encoder.dim, size.code_dim)
-    return TiTokEncoder(size), NearestQuantizer(projection, size.codebook, size.code_dim, size.l2_norm), TiTokDecoder(size)
+    quantizer = NearestQuantizer(projection, size.codebook, size.code_dim, size.l2_norm)
+    return TiTokEncoder(size), quantizer, TiTokDecoder(size)
 
 
 class MixedProjection(nn.Linear):
@@ -99,7 +100,7 @@ class TiTokDecoder(nn.Module):
         )
         self.pixel_codes = nn.Embedding(pixel.codebook, pixel.code_dim) if pixel else None
         self.pixels = MaskGITDecoder(pixel) if pixel else nn.Conv2d(3, 3, 3, padding=1)
-        self.pixels.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.pixels.to(memory_format=torch.channels_last)
 
     def forward(self, codes: Tensor) -> Tensor:
         """Code vectors (B, N, code_dim) -> images float (B, 3, H, W), nominally in [-1, 1]."""
