@@ -92,7 +92,7 @@ def test_every_tensor_of_the_real_files_has_its_place(family: str, name: str, wo
     with torch.device("meta"):
         tokenizer = Tokenizer(TokenizerConfig(image_size=256, tokenizer=size, prologue=None))
     check_fit(found.tensors, sources(list(tokenizer.state_dict())), tokenizer, name, NOT_OF_THE_TOKENIZER)
-    assert words in in_words(source, tokenizer)
+    assert words in in_words(source, tokenizer, found.files)
 
 
 def write_state(change: Callable[[dict[str, Tensor]], object]) -> Callable[[Path], None]:

@@ -29,5 +29,5 @@ def run(given: argparse.Namespace) -> None:
     if image_size is None and known_folder(given.path) == "vq_model":
         image_size = params.data.image_size
     found = import_tokenizer(given.path, image_size, params.tokenizer.pixels)
-    print(in_words(found.source, found.tokenizer), file=sys.stderr)
+    print(in_words(found.source, found.tokenizer, found.files), file=sys.stderr)
     print(shlex.join(experiment_flags(import_params(given.path, found))))

@@ -1,9 +1,12 @@
 """Which project's tokenizer a checkpoint holds, by the names of its tensors, and what is found in it in words."""
 
+from pathlib import Path
+
 from prologue.core.errors import PrologueError
-from prologue.interop.checkpoints import Checkpoint
+from prologue.core.params import TokenizerSize
+from prologue.interop.checkpoints import CONFIG, Checkpoint
 from prologue.interop.vqgan import NOT_OF_THE_TOKENIZER
-from prologue.models.config import TiTokSize, VQModelSize
+from prologue.models.config import MaskGITSize
 from prologue.models.saved import parameter_count
 from prologue.models.tokenizer import Tokenizer
 
@@ -61,8 +64,11 @@ def _variant(found: Checkpoint) -> str | None:
     return f"a tokenizer of another quantizer ({', '.join(other)})" if other else "an autoencoder without a codebook"
 
 
-def in_words(source: str, tokenizer: Tokenizer) -> str:
-    """What was found, in one line: family, sizes, codebook, tokens, pixels and whether a norm is on, and why."""
+def in_words(source: str, tokenizer: Tokenizer, files: tuple[Path, ...]) -> str:
+    """What was found, in one line: family, sizes, codebook, tokens, pixels and whether a norm is on, and why.
+
+    `files` made the tokenizer.
+    """
     config, size = tokenizer.config, tokenizer.config.tokenizer
     millions = {name: parameter_count(getattr(tokenizer, name)) / 1e6 for name in ("encoder", "decoder")}
     tokens = f"{config.grid} x {config.grid}" if size.layout == "2d" else f"{config.visual_tokens} (1D)"
@@ -72,18 +78,16 @@ def in_words(source: str, tokenizer: Tokenizer) -> str:
         f"codebook {size.codebook} x {size.code_dim}",
         f"{tokens} tokens at {config.image_size} px",
     ]
-    if isinstance(size, VQModelSize | TiTokSize):
+    if not isinstance(size, TokenizerSize):
+        norm = not isinstance(size, MaskGITSize) and size.l2_norm
         words.append(f"pixels {'-1..1' if size.pixels == 'signed' else '0..1'}")
-        words.append(f"l2 norm {'on' if size.l2_norm else 'off'} ({_why(source)})")
-    elif source == "maskgit_vq":
-        words.append("pixels 0..1, l2 norm off (MaskGIT's)")
+        words.append(f"l2 norm {'on' if norm else 'off'} ({_why(source, files)})")
     return "; ".join(words)
 
 
-def _why(source: str) -> str:
-    reasons = {
-        "titok": "its config says so",
-        "llamagen": "its config.json, where there is one, else as all of LlamaGen's are",
-        "taming": "taming's has none",
-    }
-    return reasons.get(source, "diffusers' has none")
+def _why(source: str, files: tuple[Path, ...]) -> str:
+    """Why the norm is thought to be on or off."""
+    told = any(file.name == CONFIG for file in files)
+    if source == "titok" or (source == "llamagen" and told):
+        return "its config.json says so"
+    return "no file tells; all of LlamaGen's have it" if source == "llamagen" else f"no {NAMES[source]} has it"
