@@ -26,7 +26,7 @@ from prologue.core.launch import own_threads
 from prologue.interop.checkpoints import Checkpoint
 from prologue.interop.imported import describe_checkpoint
 from prologue.models.config import TokenizerConfig
-from prologue.models.imported import ConvDecoder, ConvEncoder
+from prologue.models.imported import ConvDecoder, ConvEncoder, NearestQuantizer
 from prologue.models.saved import parameter_count
 from prologue.models.tokenizer import Tokenizer, to_signed
 
@@ -44,6 +44,7 @@ def vq_16() -> Tokenizer:
 
 def plain_encode(network: nn.Module, tokenizer: Tokenizer, images: Tensor) -> Tensor:
     """The steps of LlamaGen's program: encoder, projection, distances to all codes, the nearest."""
+    assert isinstance(tokenizer.visual_quantizer, NearestQuantizer)
     z = tokenizer.visual_quantizer.projection(network(to_signed(images)).flatten(2).transpose(1, 2))
     z, codes = F.normalize(z, dim=-1).flatten(0, 1), F.normalize(tokenizer.visual_quantizer.codebook.weight, dim=-1)
     distances = z.square().sum(1, keepdim=True) + codes.square().sum(1) - 2 * z @ codes.T

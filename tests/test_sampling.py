@@ -22,7 +22,7 @@ from prologue.models.ar import ARConfig, ARModel
 from prologue.models.saved import load_ar
 from prologue.models.vocabulary import Vocabulary
 from prologue.pipeline.samples import make_samples
-from prologue.sampling import Choice, Choices, Guidance, generate
+from prologue.sampling import Choice, Choices, Guidance, generate, generation, graphs
 from prologue.sampling import images as image_sampling
 from prologue.sampling.generation import TokenSampler
 from prologue.sampling.images import token_samplers
@@ -137,6 +137,30 @@ def test_bf16_draws_ids_that_can_stand() -> None:
     assert tokens.prologue.max() < ar.vocabulary.prologue_codebook
     assert tokens.visual.min() >= 0
     assert tokens.visual.max() < ar.vocabulary.visual_codebook
+
+
+@pytest.mark.parametrize("guidance", [None, Guidance(0.7, 4.0, power=0.3)], ids=["plain", "guided"])
+@pytest.mark.parametrize("mode", ["joint", "none"])
+def test_the_steps_that_a_gpu_captures_draw_the_same_ids(
+    mode: str, guidance: Guidance | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fixed shapes, the position in a tensor and a masked cache of a few lengths; here run one by one."""
+    monkeypatch.setattr(graphs, "BUCKET", 6)
+    ar = make_ar(make_tokenizer(prologue__mode=mode))
+    sampler = TokenSampler(ar, guidance, Choices(Choice(top_k=5), Choice(temperature=0.9)), torch.float32)
+    classes, seeds = torch.arange(sampler.block) % 2, [(0, image) for image in range(sampler.block)]
+    tokens = sampler.sample(classes, seeds)
+    labels = classes if guidance is None else torch.cat((classes, torch.full_like(classes, ar.vocabulary.null_class)))
+    steps, uniforms = graphs.StaticSteps(sampler), generation.draw_uniforms(seeds, ar.vocabulary.length)
+    first = sampler.decoder.ar.class_embedding(labels)
+    for prologue in (None, tokens.prologue):
+        drawn = steps.sample(first, uniforms, prologue)
+        assert torch.equal(drawn, ar.vocabulary.sequence(tokens.prologue, tokens.visual))
+    if mode == "joint":
+        assert tokens.prologue is not None
+        held = steps.sample(first, uniforms, torch.ones_like(tokens.prologue))
+        assert (held[:, : ar.vocabulary.prologue_tokens] == ar.vocabulary.prologue_ids.start + 1).all()
+        assert not torch.equal(held, drawn)
 
 
 def test_prologues_are_held_taken_and_swapped() -> None:

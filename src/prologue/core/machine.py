@@ -2,8 +2,10 @@
 
 import hashlib
 import platform
+import sys
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 CPUINFO = Path("/proc/cpuinfo")
 UNITS = ("amx_tile", "avx512_bf16", "avx512f", "avx2", "bf16", "asimd")  # of products, the best first
@@ -24,6 +26,14 @@ def cpu_name() -> str:
     best = next((unit for unit in UNITS if unit in units), "")
     name = _described().get("model name") or platform.processor() or platform.machine()
     return f"{name} ({best})" if best else name
+
+
+def gpu_used() -> dict[str, Any]:
+    """Name and peak memory of the GPU that this process has used, for its metrics; empty where it has used none."""
+    torch = sys.modules.get("torch")  # a stage that has not loaded it has used no GPU
+    if torch is None or not torch.cuda.is_initialized():
+        return {}
+    return {"gpu": torch.cuda.get_device_name(), "peak_gpu_memory_mb": torch.cuda.max_memory_allocated() // 2**20}
 
 
 def _flags() -> str:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from prologue.core.errors import PrologueError
 from prologue.core.files import write_json
 from prologue.core.launch import is_main_process, launch_as_configured, world_size
-from prologue.core.machine import cpu_name
+from prologue.core.machine import cpu_name, gpu_used
 from prologue.core.params import Params
 from prologue.core.params_file import load_params
 from prologue.core.slots import take_slot
@@ -39,5 +39,5 @@ def run_stage(name: str, work: Work, processes: Literal["configured", "one"] = "
     if metrics and is_main_process():
         metrics["seconds"] = round(time.perf_counter() - started, 1)
         metrics["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        metrics |= {"processes": world_size(), "cpu": cpu_name()}
+        metrics |= {"processes": world_size(), "cpu": cpu_name()} | gpu_used()
         write_json(METRICS / f"{name}.json", metrics)

@@ -10,6 +10,7 @@ from prologue.models.ar import ARModel
 from prologue.models.tokenizer import Tokens
 from prologue.sampling.choice import Choices
 from prologue.sampling.decoding import Decoder
+from prologue.sampling.graphs import StaticSteps
 from prologue.sampling.guidance import Guidance
 
 SMALL = 16_000_000  # parameters below which a CPU samples faster in large blocks: it spends its time between products
@@ -55,6 +56,7 @@ class TokenSampler:
         self.device = ar.token_embedding.weight.device
         self.block = block_size(ar)
         self.decoder = Decoder(ar, self.block if guidance is None else 2 * self.block, dtype)
+        self.steps: StaticSteps | None = None  # on a GPU
 
     @torch.no_grad()
     def sample(self, classes: Tensor, seeds: Sequence[Seed], prologue: Tensor | None = None) -> Tokens:
@@ -75,11 +77,15 @@ class TokenSampler:
         """Vocabulary ids (b, length) of up to a block of images; the rows to spare repeat the first image."""
         count, spare, seeds = len(classes), self.block - len(classes), list(seeds)
         classes = torch.cat((classes, classes[:1].expand(spare)))
-        uniforms = _uniforms(seeds + seeds[:1] * spare, self.vocabulary.length).to(classes.device)
+        uniforms = draw_uniforms(seeds + seeds[:1] * spare, self.vocabulary.length).to(classes.device)
         if prologue is not None:
             prologue = torch.cat((prologue, prologue[:1].expand(spare, -1)))
         labels = classes if self.guidance is None else torch.cat((classes, self._null(classes)))
         x = self.decoder.ar.class_embedding(labels)  # (rows, dim)
+        if self.device.type == "cuda":
+            if self.steps is None or not self.steps.serves(self):
+                self.steps = StaticSteps(self)
+            return self.steps.sample(x, uniforms, prologue)[:count]
         drawn = torch.empty(self.block, self.vocabulary.length, dtype=torch.long, device=classes.device)
         for position in range(self.vocabulary.length):
             drawn[:, position] = self._next(x, position, uniforms[:, position], prologue)
@@ -117,7 +123,7 @@ def block_size(ar: ARModel) -> int:
     return 64 if sum(parameter.numel() for parameter in ar.parameters()) < SMALL else 16
 
 
-def _uniforms(seeds: Sequence[Seed], length: int) -> Tensor:
+def draw_uniforms(seeds: Sequence[Seed], length: int) -> Tensor:
     """One row of uniform numbers per image from its own seed: (B, length), float64."""
     rows = [
         torch.rand(length, generator=torch.Generator().manual_seed(derive_seed(*seed)), dtype=torch.float64)
