@@ -75,11 +75,11 @@ def known_folder(path: Path) -> str | None:
 
     Raises PrologueError for a model of diffusers that is no `VQModel`, and for a config that cannot be read.
     """
-    if (path / "tokenizer").is_dir():
-        return "published"
     if (path / "model_index.json").is_file():
         inner = ", ".join(sorted(config.parent.name for config in path.glob(f"*/{CONFIG}")))
         raise PrologueError(f"{path} is a whole pipeline; give the folder of its VQModel: {inner}")
+    if (path / "tokenizer").is_dir():
+        return "published"
     if not (path / CONFIG).is_file():
         return None
     config = read_config(path / CONFIG)

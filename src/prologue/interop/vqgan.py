@@ -52,11 +52,11 @@ GROUPS = 32  # of taming's and LlamaGen's norms
 
 
 def vqgan_size(found: Checkpoint, family: str, pixels: Pixels) -> VQModelSize:
-    """Sizes of a VQGAN of one of `TABLES`: diffusers' from its config, the others' from their tensors.
+    """Sizes of a VQGAN of one of `TABLES`: from the config of diffusers where it is there, else from the tensors.
 
     Raises PrologueError for a model whose sizes cannot be told.
     """
-    if family == "vq_model":
+    if family == "vq_model" and "block_out_channels" in found.config:
         return VQModelSize(pixels=pixels, vq_model=found.config)
     names = Names(found, family)
     codebook, code_dim = names.shape("quantize.embedding.weight")
@@ -86,7 +86,7 @@ def vqgan_size(found: Checkpoint, family: str, pixels: Pixels) -> VQModelSize:
     }
     # LlamaGen's hub folders tell it; the files that people download do not, and all of them have the norm
     l2_norm = family == "llamagen" and bool(found.config.get("codebook_l2_norm", True))
-    return VQModelSize(pixels="signed", l2_norm=l2_norm, vq_model=config)
+    return VQModelSize(pixels=pixels if family == "vq_model" else "signed", l2_norm=l2_norm, vq_model=config)
 
 
 def vqgan_sources(own: list[str], found: Checkpoint, family: str) -> Sources:

@@ -11,6 +11,8 @@ from prologue.core.params import Pixels
 from prologue.models.config import VQModelSize
 from prologue.models.quantizers import QuantizedVisual
 
+DISTANCES = 2**25  # between tokens and codes at once: 128 MB
+
 
 class ConvEncoder(nn.Module):
     """A convolutional network from images to features, before any projection to the codebook."""
@@ -73,8 +75,12 @@ class NearestQuantizer(nn.Module):
         """Ids of the nearest codes: (B, Nv, feature_dim) -> (B, Nv), int64."""
         with torch.autocast(features.device.type, enabled=False):  # bf16 would flip close calls between codes
             z, codes = self._normed(self.projection(features.float())), self._normed(self.codebook.weight)
-            distances = torch.addmm(codes.square().sum(dim=1), z.flatten(0, 1), codes.T, alpha=-2)  # less |z|^2
-        return distances.argmin(dim=1).view(features.shape[:2])
+            squares = codes.square().sum(dim=1)
+            nearest = [
+                torch.addmm(squares, part, codes.T, alpha=-2).argmin(dim=1)  # distances less |z|^2
+                for part in z.flatten(0, 1).split(max(1, DISTANCES // self.codes))
+            ]
+        return torch.cat(nearest).view(features.shape[:2])
 
     def forward(self, features: Tensor, routed_tau: float | None = None) -> QuantizedVisual:
         """features (B, Nv, feature_dim) -> quantized, without gradients: the tokenizer is frozen."""
