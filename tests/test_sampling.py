@@ -151,7 +151,10 @@ def test_the_steps_that_a_gpu_captures_draw_the_same_ids(
     classes, seeds = torch.arange(sampler.block) % 2, [(0, image) for image in range(sampler.block)]
     tokens = sampler.sample(classes, seeds)
     labels = classes if guidance is None else torch.cat((classes, torch.full_like(classes, ar.vocabulary.null_class)))
-    steps, uniforms = graphs.StaticSteps(sampler), generation.draw_uniforms(seeds, ar.vocabulary.length)
+    steps, uniforms = (
+        graphs.StaticSteps(sampler.decoder, sampler.block, sampler.guidance, sampler.choices),
+        generation.draw_uniforms(seeds, ar.vocabulary.length),
+    )
     first = sampler.decoder.ar.class_embedding(labels)
     for prologue in (None, tokens.prologue):
         drawn = steps.sample(first, uniforms, prologue)

@@ -83,8 +83,9 @@ class TokenSampler:
         labels = classes if self.guidance is None else torch.cat((classes, self._null(classes)))
         x = self.decoder.ar.class_embedding(labels)  # (rows, dim)
         if self.device.type == "cuda":
-            if self.steps is None or not self.steps.serves(self):
-                self.steps = StaticSteps(self)
+            settings = self.guidance, self.choices
+            if self.steps is None or (self.steps.guidance, self.steps.choices) != settings:  # what is captured stays
+                self.steps = StaticSteps(self.decoder, self.block, *settings)
             return self.steps.sample(x, uniforms, prologue)[:count]
         drawn = torch.empty(self.block, self.vocabulary.length, dtype=torch.long, device=classes.device)
         for position in range(self.vocabulary.length):

@@ -4,14 +4,14 @@ Launching the few hundred kernels of a step takes several times as long as they 
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-if TYPE_CHECKING:
-    from prologue.sampling.generation import TokenSampler
+from prologue.sampling.choice import Choices
+from prologue.sampling.decoding import Decoder
+from prologue.sampling.guidance import Guidance
 
 BUCKET = 64  # positions: a step reads its cache up to the next multiple, so that few lengths need a graph each
 FREE = -1  # in `held`: an id that is drawn
@@ -20,26 +20,23 @@ FREE = -1  # in `held`: an id that is drawn
 class StaticSteps:
     """The steps of one sampler over tensors that stay where they are; the position, too, is read from one."""
 
-    def __init__(self, sampler: "TokenSampler") -> None:
-        self.decoder, self.vocabulary = sampler.decoder, sampler.vocabulary
-        self.guidance, self.choices = sampler.guidance, sampler.choices
-        device, length = sampler.device, self.vocabulary.length
+    def __init__(self, decoder: Decoder, block: int, guidance: Guidance | None, choices: Choices) -> None:
+        """`block`: images drawn at once."""
+        self.decoder, self.vocabulary = decoder, decoder.ar.vocabulary
+        self.guidance, self.choices = guidance, choices
+        device, length = decoder.cache.device, self.vocabulary.length
         _, _, rows, _, _, _ = self.decoder.cache.shape
         self.x = torch.zeros(rows, self.decoder.ar.config.transformer.dim, device=device)
         self.position = torch.zeros(1, dtype=torch.long, device=device)
-        self.uniforms = torch.zeros(sampler.block, length, dtype=torch.float64, device=device)
-        self.held = torch.full((sampler.block, length), FREE, device=device)
-        self.drawn = torch.zeros(sampler.block, length, dtype=torch.long, device=device)
+        self.uniforms = torch.zeros(block, length, dtype=torch.float64, device=device)
+        self.held = torch.full((block, length), FREE, device=device)
+        self.drawn = torch.zeros(block, length, dtype=torch.long, device=device)
         scales = [
             self.guidance.scale(position, self.vocabulary) if self.guidance else 1.0 for position in range(length)
         ]
         self.scales = torch.tensor(scales, device=device)
         self.inputs = torch.arange(length, device=device)
         self.graphs: dict[tuple[int, int], Callable[[], None]] = {}
-
-    def serves(self, sampler: "TokenSampler") -> bool:
-        """Whether these are the steps of a sampler as it is now: what is captured cannot change."""
-        return (self.guidance, self.choices) == (sampler.guidance, sampler.choices)
 
     def sample(self, x: Tensor, uniforms: Tensor, prologue: Tensor | None) -> Tensor:
         """Vocabulary ids (block, length): first inputs x (rows, dim), uniforms (block, length), ids to hold or None."""
