@@ -95,6 +95,7 @@ def test_every_system_runs_to_its_report_and_post_reuses_the_2d_tokenizer(tmp_pa
     assert "ar_loss" in clone.metrics("tokenizer")["val"]
 
 
+@pytest.mark.slow
 def test_a_published_folder_takes_the_place_of_training(tmp_path: Path, preloaded: Preloaded) -> None:
     clone = Clone(tmp_path / "clone", preloaded)
     classes = tuple(f"kind {number}" for number in range(10))  # as many as the checkpoint knows
