@@ -12,12 +12,11 @@ import copy
 import json
 import resource
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from sitting import Sitting
+from sitting import Sitting, seconds_of
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -49,12 +48,6 @@ def plain_encode(network: nn.Module, tokenizer: Tokenizer, images: Tensor) -> Te
     z, codes = F.normalize(z, dim=-1).flatten(0, 1), F.normalize(tokenizer.visual_quantizer.codebook.weight, dim=-1)
     distances = z.square().sum(1, keepdim=True) + codes.square().sum(1) - 2 * z @ codes.T
     return distances.argmin(dim=1).view(len(images), -1)
-
-
-def seconds_of(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
 
 
 def matrix_rate() -> float:

@@ -10,12 +10,11 @@ reports/benchmarks/sampling_PRECISION.json.
 
 import statistics
 import sys
-import time
 from collections.abc import Callable
 
 import torch
 from plain import torch_alone
-from sitting import Sitting
+from sitting import Sitting, seconds_of
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -74,12 +73,6 @@ def products(decoder: Decoder, dtype: torch.dtype) -> None:
                 layer(x)
             block.feed_forward.fc2(hidden)
         decoder.heads[VOCABULARY.ids_at(position).start](x)
-
-
-def seconds_of(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
 
 
 def memory_speed() -> float:

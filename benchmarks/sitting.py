@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -40,6 +41,13 @@ class Sitting:
             names = self.disturbers or "processes that have ended, or the host of this machine"
             sys.exit(f"disturbed, so not written: others used {self.used_by_others:.2f} cores: {names}")
         write_json(OUTPUT / f"{name}.json", result)
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    """Wall time of a call."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
 
 
 def _busy_seconds() -> float:

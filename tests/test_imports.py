@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffusers import VQModel
 from safetensors.torch import load_file, save_file
-from tiny import ROOT, tiny_params
+from tiny import ROOT, as_keywords, tiny_params
 from training_run import run_stages
 
 from prologue.cli.main import main
@@ -49,10 +49,6 @@ def vq_folder(tmp_path: Path) -> Path:
 
 def flags_of(path: Path) -> Overrides:
     return import_params(path, import_tokenizer(path, 16, "signed"))
-
-
-def as_keywords(overrides: Overrides) -> dict[str, object]:
-    return {key.replace(".", "__"): value for key, value in overrides.items()}
 
 
 @pytest.mark.parametrize("pixels", ["signed", "unit"])

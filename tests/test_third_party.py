@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import tiny_params, write_image_folder
+from tiny import as_keywords, tiny_params, write_image_folder
 from torch import Tensor
 from training_run import run_stages
 
@@ -147,6 +147,9 @@ def test_variants_of_taming_and_titok_are_refused_by_name(tmp_path: Path) -> Non
     config.write_text(config.read_text().replace("taming.models.vqgan.VQModel", "taming.models.vqgan.GumbelVQ"))
     with pytest.raises(PrologueError, match=r"is a taming\.models\.vqgan\.GumbelVQ, which is not read"):
         load_tokenizer(tmp_path / "taming")
+    config.write_text("model: [")
+    with pytest.raises(PrologueError, match=r"model\.yaml is no YAML of a model: it begins with 'model: \['"):
+        load_tokenizer(tmp_path / "taming")
     shutil.copytree(TITOK, tmp_path / "titok")
     told = json.loads((TITOK / "config.json").read_text())
     for change, message in (
@@ -187,7 +190,7 @@ def test_a_prologue_is_learned_on_top_and_visual_tokens_stay(
     data = tiny_params().data.model_copy(update={"source": tmp_path / "photos", "val_fraction": 0.4})
     write_shards(data, seed=0, output=tmp_path / "shards")
     own = import_params(folder, import_tokenizer(folder, image_size, "signed"))
-    keywords = {key.replace(".", "__"): value for key, value in own.items()}
+    keywords = as_keywords(own)
     alone = run_stages(tiny_params(**keywords), tmp_path / "shards", ["tokenizer", "tokens", "ar"], tmp_path / "alone")
     keywords["prologue__mode"] = "post"
     post = run_stages(tiny_params(**keywords), tmp_path / "shards", ["tokenizer", "attach"], tmp_path / "post")
@@ -208,6 +211,6 @@ def test_a_prologue_is_learned_on_top_and_visual_tokens_stay(
 def test_a_source_of_another_kind_is_refused(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     own = import_params(LLAMAGEN, import_tokenizer(LLAMAGEN, 16, "signed")) | {"tokenizer.source": "taming"}
-    keywords = {key.replace(".", "__"): value for key, value in own.items()}
+    keywords = as_keywords(own)
     with pytest.raises(PrologueError, match=r"is of tokenizer\.source llamagen, not taming"):
         run_stages(tiny_params(**keywords), shards, ["tokenizer"])

@@ -70,3 +70,8 @@ def write_image_folder(folder: Path, per_class: int, classes: tuple[str, ...] = 
             ramp = np.linspace(0, 255, width) if label % 2 else np.linspace(255, 0, width)
             pixels = np.broadcast_to(ramp[None, :, None], (height, width, 3)) * rng.uniform(0.5, 1, 3)
             Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"photo {number}.jpg")
+
+
+def as_keywords(overrides: dict[str, object]) -> dict[str, object]:
+    """Overrides by dotted key as `tiny_params` takes them."""
+    return {key.replace(".", "__"): value for key, value in overrides.items()}

@@ -23,9 +23,7 @@ def start_accelerator() -> Accelerator:
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")  # params say which precision
     if accelerator.device.type == "cpu":
         torch.set_num_threads(own_threads())
-    torch.backends.cudnn.allow_tf32 = (
-        False  # of convolutions in fp32: TF32 moves features and flips ids of imported VQGANs
-    )
+    torch.backends.cudnn.allow_tf32 = False  # it moves features of convolutions in fp32, and flips ids of VQGANs
     return accelerator
 
 

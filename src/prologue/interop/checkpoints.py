@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
+from ruamel.yaml.error import YAMLError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -47,6 +47,13 @@ class Checkpoint:
     def where(self) -> str:
         """The weights file, for messages."""
         return str(self.files[0])
+
+    def told(self, *keys: str) -> object:
+        """What the config says at nested keys; None where it says nothing there."""
+        value: object = self.config
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -98,7 +105,7 @@ def read_config(path: Path) -> dict[str, Any]:
     text = path.read_text(errors="replace")
     try:
         config = json.loads(text) if path.suffix == ".json" else read_yaml(path)
-    except (ValueError, yaml.YAMLError):
+    except (ValueError, YAMLError):
         config = None
     if not isinstance(config, dict):
         begins = f"it begins with {text[:SHOWN]!r}" if text.strip() else "it is empty"

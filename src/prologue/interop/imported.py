@@ -109,23 +109,16 @@ def _image_size(size: ImportedSize, wanted: int | None, found: Checkpoint) -> in
         if wanted not in (None, size.image_size):
             raise PrologueError(f"{found.where} reads images of {size.image_size} px alone, not of {wanted}")
         return size.image_size
-    image_size = wanted or _told_size(found) or USUAL_SIZE
+    told = found.told("model", "params", "ddconfig", "resolution")  # of taming's training
+    image_size = wanted or (told if isinstance(told, int) else USUAL_SIZE)
     if image_size % size.patch:
         raise PrologueError(f"data.image_size {image_size} is no multiple of {found.where}'s patch of {size.patch} px")
     return image_size
 
 
-def _told_size(found: Checkpoint) -> int | None:
-    """The image size in the config of taming's training."""
-    told: object = found.config
-    for key in ("model", "params", "ddconfig", "resolution"):
-        told = told.get(key) if isinstance(told, dict) else None
-    return told if isinstance(told, int) else None
-
-
 def load_imported_tokenizer(source: str, path: Path, image_size: int, pixels: Pixels) -> Imported:
     """As `import_tokenizer`, of the kind that params.yaml names. Raises PrologueError where it is another."""
-    found = import_tokenizer(path, None if source in ("published", "folder", "titok") else image_size, pixels)
+    found = import_tokenizer(path, None if source == "titok" else image_size, pixels)
     if found.source != source:
         raise PrologueError(f"{path} is of tokenizer.source {found.source}, not {source}")
     return found

@@ -47,8 +47,7 @@ def recognise(found: Checkpoint) -> str:
 
 def _variant(found: Checkpoint) -> str | None:
     """What kind of model it is, of those that look like a known one and compute something else."""
-    names, config = found.tensors.keys(), found.config.get("model")
-    target = str(config.get("target", "")) if isinstance(config, dict) else ""
+    names, target = found.tensors.keys(), str(found.told("model", "target") or "")
     if target and target.rpartition(".")[2] != "VQModel":
         return f"a {target}"
     if any(name.startswith(("quantize.proj.", "quantize.embed.")) for name in names):

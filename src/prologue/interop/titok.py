@@ -20,7 +20,6 @@ TITOK = (  # our names and theirs
     ("decoder.transformer.", "decoder."),
     ("decoder.head", "decoder.ffn"),
     ("decoder.pixel_codes", "pixel_quantize.embedding"),
-    ("decoder.pixels.", "pixel_decoder."),
     ("token_positions", "latent_token_positional_embedding"),
     ("positions", "positional_embedding"),
     ("blocks.", "transformer."),
@@ -67,8 +66,7 @@ def titok_size(found: Checkpoint) -> TiTokSize:
 
 def _titok_config(found: Checkpoint) -> dict[str, Any]:
     """What a TiTok's config says of the norm and the reshape. Raises PrologueError as `titok_size`."""
-    model = found.config.get("model")
-    told = model.get("vq_model") if isinstance(model, dict) else None
+    told = found.told("model", "vq_model")
     if not isinstance(told, dict):
         raise PrologueError(
             f"{found.where} is a TiTok, and its config.json is not beside it: no tensor tells use_l2_norm and is_legacy"
@@ -92,8 +90,6 @@ def titok_sources(own: list[str], size: TiTokSize) -> Sources:
         if name.startswith("decoder.pixels."):
             theirs = name.replace("decoder.pixels.", "pixel_decoder." if size.pixel_decoder else "decoder.conv_out.")
             theirs = conv_name(theirs)
-        elif name.startswith("decoder.head.") and size.head is None:
-            theirs = name.replace("decoder.head.", "decoder.ffn.0.")
         flat = name.startswith(("visual_quantizer.projection.", "decoder.head."))
         sources |= as_linear(name, theirs) if flat else plain(name, theirs)
     return sources

@@ -3,9 +3,8 @@
 import re
 from typing import Any
 
-from prologue.core.errors import PrologueError
 from prologue.core.params import Pixels
-from prologue.interop.checkpoints import Checkpoint
+from prologue.interop.checkpoints import Checkpoint, numbers, shape
 from prologue.interop.tensors import Sources, as_linear, plain
 from prologue.models.config import VQModelSize
 
@@ -60,7 +59,7 @@ def vqgan_size(found: Checkpoint, family: str, pixels: Pixels) -> VQModelSize:
         return VQModelSize(pixels=pixels, vq_model=found.config)
     names = Names(found, family)
     codebook, code_dim = names.shape("quantize.embedding.weight")
-    levels = 1 + max(names.numbers("encoder.down_blocks.{}.resnets.0.conv1.weight"))
+    levels = names.count("encoder.down_blocks")
     attends = {
         part: [f"{part}_blocks.{level}.attentions.0.to_q.weight" for level in range(levels)] for part in ("down", "up")
     }
@@ -77,7 +76,7 @@ def vqgan_size(found: Checkpoint, family: str, pixels: Pixels) -> VQModelSize:
         "up_block_types": [
             "AttnUpDecoderBlock2D" if names.has(f"decoder.{name}") else "UpDecoderBlock2D" for name in attends["up"]
         ],
-        "layers_per_block": 1 + max(names.numbers("encoder.down_blocks.0.resnets.{}.conv1.weight")),
+        "layers_per_block": names.count("encoder.down_blocks.0.resnets"),
         "latent_channels": names.shape("encoder.conv_out.weight")[0],
         "vq_embed_dim": code_dim,
         "num_vq_embeddings": codebook,
@@ -106,8 +105,7 @@ class Names:
 
     def __init__(self, found: Checkpoint, family: str) -> None:
         self.found, self.family, self.table = found, family, TABLES[family]
-        levels = [re.match(r"decoder\.up\.(\d+)\.", name) for name in found.tensors]
-        self.levels = 1 + max((int(match[1]) for match in levels if match), default=0)
+        self.levels = len(numbers(found, "decoder.up"))
 
     def theirs(self, name: str) -> str:
         """The name that the family gives a tensor of diffusers' name."""
@@ -126,14 +124,8 @@ class Names:
 
     def shape(self, name: str) -> list[int]:
         """Shape of a tensor of diffusers' name. Raises PrologueError where it is missing."""
-        theirs = self.theirs(name)
-        if theirs not in self.found.tensors:
-            raise PrologueError(f"{self.found.where} cannot be used: tensors missing: {theirs}")
-        return list(self.found.tensors[theirs].shape)
+        return shape(self.found, self.theirs(name))
 
-    def numbers(self, pattern: str) -> list[int]:
-        """Which numbers stand at {} in the names that are there; at least 0, whose absence is told elsewhere."""
-        number = 0
-        while self.has(pattern.format(number)):
-            number += 1
-        return list(range(max(number, 1)))
+    def count(self, prefix: str) -> int:
+        """How many numbers follow a prefix of diffusers' names."""
+        return len(numbers(self.found, self.theirs(f"{prefix}.").removesuffix(".")))

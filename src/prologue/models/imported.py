@@ -42,14 +42,8 @@ class ConvDecoder(nn.Module):
 
     def forward(self, codes: Tensor) -> Tensor:
         """Code vectors (B, Nv, code_dim) of a square grid -> images float (B, 3, H, W), nominally in [-1, 1]."""
-        x, vectors = self._grid(self.projection(codes)), self._grid(codes)
-        return to_signed_range(self.network(x, vectors) if self.spatial else self.network(x), self.pixels)
-
-    @staticmethod
-    def _grid(tokens: Tensor) -> Tensor:
-        """(B, Nv, channels) in raster order -> (B, channels, h, w)."""
-        side = math.isqrt(tokens.shape[1])
-        return tokens.transpose(1, 2).unflatten(2, (side, side)).contiguous(memory_format=torch.channels_last)
+        x = to_grid(self.projection(codes))
+        return to_signed_range(self.network(x, to_grid(codes)) if self.spatial else self.network(x), self.pixels)
 
 
 class NearestQuantizer(nn.Module):
@@ -89,6 +83,12 @@ class NearestQuantizer(nn.Module):
 
     def _normed(self, vectors: Tensor) -> Tensor:
         return F.normalize(vectors, dim=-1) if self.l2_norm else vectors
+
+
+def to_grid(tokens: Tensor) -> Tensor:
+    """(B, side * side, channels) in raster order -> (B, channels, side, side), channels last in memory."""
+    side = math.isqrt(tokens.shape[1])
+    return tokens.transpose(1, 2).unflatten(2, (side, side)).contiguous(memory_format=torch.channels_last)
 
 
 def from_signed(images: Tensor, pixels: Pixels) -> Tensor:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from prologue.core.conventions import HEAD_DIM
 from prologue.core.params import TransformerParams
 from prologue.models.config import TiTokSize
-from prologue.models.imported import NearestQuantizer, from_signed, to_signed_range
+from prologue.models.imported import NearestQuantizer, from_signed, to_grid, to_signed_range
 from prologue.models.maskgit_vq import MaskGITDecoder
 from prologue.models.vit import unpatchify
 
@@ -93,11 +93,8 @@ class TiTokDecoder(nn.Module):
         self.mask = nn.Parameter(torch.zeros(1, 1, dim))
         self.transformer = TokenTransformer(size.decoder, self.grid**2, size.tokens)
         outputs = pixel.codebook if pixel else 3 * self.patch**2
-        self.head = (
-            nn.Sequential(nn.Linear(dim, size.head), nn.Tanh(), nn.Linear(size.head, outputs))
-            if size.head
-            else nn.Linear(dim, outputs)
-        )
+        hidden = [nn.Linear(dim, size.head), nn.Tanh()] if size.head else []
+        self.head = nn.Sequential(*hidden, nn.Linear(size.head or dim, outputs))
         self.pixel_codes = nn.Embedding(pixel.codebook, pixel.code_dim) if pixel else None
         self.pixels = MaskGITDecoder(pixel) if pixel else nn.Conv2d(3, 3, 3, padding=1)
         self.pixels.to(memory_format=torch.channels_last)
@@ -108,8 +105,7 @@ class TiTokDecoder(nn.Module):
         patches, _ = self.transformer(masks, self.embed(codes))
         x = self.head(patches)
         if self.pixel_codes is None:
-            x = unpatchify(x, self.patch, self.grid)
+            x = unpatchify(x, self.patch, self.grid).contiguous(memory_format=torch.channels_last)
         else:
-            mixed = x.softmax(dim=-1) @ self.pixel_codes.weight  # (B, grid * grid, code_dim)
-            x = mixed.transpose(1, 2).unflatten(2, (self.grid, self.grid))
-        return to_signed_range(self.pixels(x.contiguous(memory_format=torch.channels_last)), "unit")
+            x = to_grid(x.softmax(dim=-1) @ self.pixel_codes.weight)  # (B, code_dim, grid, grid)
+        return to_signed_range(self.pixels(x), "unit")

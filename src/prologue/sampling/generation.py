@@ -11,7 +11,7 @@ from prologue.models.tokenizer import Tokens
 from prologue.sampling.choice import Choices
 from prologue.sampling.decoding import Decoder
 from prologue.sampling.graphs import StaticSteps
-from prologue.sampling.guidance import Guidance
+from prologue.sampling.guidance import Guidance, guided
 
 SMALL = 16_000_000  # parameters below which a CPU samples faster in large blocks: it spends its time between products
 
@@ -103,9 +103,7 @@ class TokenSampler:
         if prologue is not None and position < vocabulary.prologue_tokens:
             return prologue[:, position] + ids.start
         if self.guidance is not None:
-            scale = self.guidance.scale(position, vocabulary)
-            conditional, unconditional = logits.chunk(2)
-            logits = scale * conditional + (1 - scale) * unconditional
+            logits = guided(logits, self.guidance.scale(position, vocabulary))
         in_prologue = position < vocabulary.prologue_tokens
         choice = self.choices.prologue if in_prologue else self.choices.visual
         return choice.draw(logits, uniforms) + ids.start

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from prologue.sampling.choice import Choices
 from prologue.sampling.decoding import Decoder
-from prologue.sampling.guidance import Guidance
+from prologue.sampling.guidance import Guidance, guided
 
 BUCKET = 64  # positions: a step reads its cache up to the next multiple, so that few lengths need a graph each
 FREE = -1  # in `held`: an id that is drawn
@@ -25,8 +25,7 @@ class StaticSteps:
         self.decoder, self.vocabulary = decoder, decoder.ar.vocabulary
         self.guidance, self.choices = guidance, choices
         device, length = decoder.cache.device, self.vocabulary.length
-        _, _, rows, _, _, _ = self.decoder.cache.shape
-        self.x = torch.zeros(rows, self.decoder.ar.config.transformer.dim, device=device)
+        self.x = torch.zeros(decoder.cache.shape[2], decoder.ar.config.transformer.dim, device=device)
         self.position = torch.zeros(1, dtype=torch.long, device=device)
         self.uniforms = torch.zeros(block, length, dtype=torch.float64, device=device)
         self.held = torch.full((block, length), FREE, device=device)
@@ -80,9 +79,7 @@ class StaticSteps:
         """Draw one id for each image at `self.position` and make the next inputs; the cache is read up to `seen`."""
         logits = self._logits(ids, seen)  # (rows, ids)
         if self.guidance is not None:
-            scale = self.scales[self.position]
-            conditional, unconditional = logits.chunk(2)
-            logits = scale * conditional + (1 - scale) * unconditional
+            logits = guided(logits, self.scales[self.position])
         if ids.stop - ids.start == 1:
             drawn = torch.full_like(self.held[:, 0], ids.start)
         else:

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from torch import Tensor
+
 from prologue.models.vocabulary import Vocabulary
 
 Schedule = Literal["constant", "linear", "cosine"]
@@ -11,7 +13,7 @@ Schedule = Literal["constant", "linear", "cosine"]
 
 @dataclass(frozen=True)
 class Guidance:
-    """logits = s * conditional + (1 - s) * unconditional.
+    """The scale s of logits = s * conditional + (1 - s) * unconditional.
 
     Attributes:
         prologue: (largest) scale of the prologue tokens.
@@ -39,6 +41,12 @@ class Guidance:
             return rising(self.prologue, self.prologue_schedule, time**self.prologue_power)
         time = step / (vocabulary.length - vocabulary.prologue_tokens)
         return rising(self.visual, self.schedule, time**self.power)
+
+
+def guided(logits: Tensor, scale: Tensor | float) -> Tensor:
+    """Logits mixed at a scale: (2 B, ids), conditional then unconditional -> (B, ids)."""
+    conditional, unconditional = logits.chunk(2)
+    return scale * conditional + (1 - scale) * unconditional
 
 
 def rising(scale: float, schedule: Schedule, time: float) -> float:
