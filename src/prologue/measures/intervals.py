@@ -25,9 +25,9 @@ def frechet_deviations(features: Tensor, references: list[Statistics], seed: int
     x = features.double().numpy()
     counts = np.random.default_rng(seed).multinomial(len(x), np.full(len(x), 1 / len(x)), RESAMPLES)
     with threadpool_limits(1, "blas"):  # the last digits would depend on the number of cores
-        roots = [_root(reference.sigma) for reference in references]
+        turned = [x @ _root(reference.sigma) for reference in references]
         with ThreadPoolExecutor(own_threads()) as pool:
-            drawn = list(pool.map(lambda count: _distances(x, count, references, roots), counts))
+            drawn = list(pool.map(lambda count: _distances(x, count, references, turned), counts))
     return [float(deviation) for deviation in np.std(drawn, axis=0, ddof=1)]
 
 
@@ -52,18 +52,19 @@ def _root(sigma: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _distances(
-    x: NDArray[np.float64], counts: NDArray[np.int64], references: list[Statistics], roots: list[NDArray[np.float64]]
+    x: NDArray[np.float64], counts: NDArray[np.int64], references: list[Statistics], turned: list[NDArray[np.float64]]
 ) -> list[float]:
-    """Distances of the images x (N, D), each taken `counts` times."""
+    """Distances of the images x (N, D), each taken `counts` times; `turned` is x times each reference's root."""
     mu = counts @ x / len(x)
-    centred = (x - mu) * np.sqrt(counts)[:, None]
-    sigma = centred.T @ centred / (len(x) - 1)
-    return [
-        float(
-            ((mu - reference.mu) ** 2).sum()
-            + np.trace(sigma)
-            + np.trace(reference.sigma)
-            - 2 * np.sqrt(eigvalsh(root @ sigma @ root).clip(0)).sum()
-        )
-        for reference, root in zip(references, roots, strict=True)
-    ]
+    variance = (counts @ (x - mu) ** 2).sum() / (len(x) - 1)
+    taken = counts > 0
+    weights = np.sqrt(counts[taken] / (len(x) - 1))[:, None]
+    distances = []
+    for reference, rows in zip(references, turned, strict=True):
+        centred = (rows[taken] - counts @ rows / len(x)) * weights
+        # eigenvalues of root @ sigma @ root, which are those of the smaller of both products
+        product = centred @ centred.T if len(centred) < centred.shape[1] else centred.T @ centred
+        overlap = np.sqrt(eigvalsh(product, overwrite_a=True).clip(0)).sum()
+        moved = ((mu - reference.mu) ** 2).sum()
+        distances.append(float(moved + variance + np.trace(reference.sigma) - 2 * overlap))
+    return distances
