@@ -3,14 +3,18 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help repro test test-all check venv lock
+.PHONY: help try repro test test-all check venv lock
 
 help:
+	@echo "make try       install, then the first pictures of the small model that ships"
 	@echo "make repro     install, then run the pipeline on the embedded dataset"
 	@echo "make test      install, then the checks and tests that a person waits for"
 	@echo "make test-all  the same, and the tests that take long"
 	@echo "make venv      only install, into .venv"
 	@echo "make lock      take in new versions of dependencies (needs uv)"
+
+try: venv
+	@prologue try small
 
 repro: venv
 	@echo "Running the pipeline: dvc repro (stages that did not change are skipped)"

@@ -70,13 +70,13 @@ class Browser:
                 result: dict[str, Any] = answer["result"]
                 return result
 
-    def open(self, page: Path, width: int = 1280, scripts: bool = True) -> None:
-        """Load a page in a window `width` px wide and wait until all of it is there."""
+    def open(self, page: Path | str, width: int = 1280, scripts: bool = True) -> None:
+        """Load a page, a file or an address, in a window `width` px wide and wait until all of it is there."""
         self.call("Emulation.setScriptExecutionDisabled", value=not scripts)
         size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
         self.call("Emulation.setDeviceMetricsOverride", **size)
         self.requests, self.errors, self.loaded = [], [], False
-        self.call("Page.navigate", url=page.resolve().as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         while not self.loaded:
             self._read()
 

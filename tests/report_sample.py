@@ -14,7 +14,12 @@ from prologue.report.front import write_report
 METRICS: dict[str, dict[str, Any]] = {
     "shards": {"train": {"images": 20000}, "val": {"images": 5000}, "classes": 10, "seconds": 6.0},
     "tokenizer": {"parameters": {"encoder": 1795008}, "steps": 500, "seconds": 400.0, "peak_memory_mb": 2100},
-    "evaluate_likelihood": {"visual_loss": 4.0219, "prologue_gain_nats": 17.3421},
+    "evaluate_likelihood": {
+        "visual_loss": 4.0219,
+        "prologue_gain_nats": 17.3421,
+        "nats": {"total": 265.25, "prologue": 7.75, "eos": 0.0, "visual": 257.5},
+    },
+    "attention": {"attention_to_prologue": {"mean": 0.0625, "uniform": 0.125}},
     "ar": {
         "images_per_second": None,
         "checkpoint_sha256": "ab12" * 16,
@@ -29,10 +34,21 @@ METRICS: dict[str, dict[str, Any]] = {
         "cfg": {
             "gfd_lite2": 38.2149,
             "interval": {"gfd_lite2": {"low": 36.5, "high": 39.9}},
-            "to_reconstructions": {"gfd_lite2": 21.125},
+            "to_reconstructions": {
+                "gfd_lite2": 21.125,
+                "interval": {"gfd_lite2": {"low": 20.25, "high": 22.0}},
+            },
         },
         "no_cfg": {"gfd_lite2": 52.9123, "interval": {"gfd_lite2": {"low": 50.25, "high": 55.5}}},
         "floor": {"gfd_lite2": 6.0625},
+        "independent": {
+            "gfd_lite2": 101.5,
+            "to_reconstructions": {
+                "gfd_lite2": 84.5,
+                "interval": {"gfd_lite2": {"low": 82.0, "high": 87.0}},
+            },
+        },
+        "swapped": {"own_class": 0.405, "prologue_class": 0.235, "samples": 0.82, "images": 200},
     },
     "probe": {"prologue_encoder_fast_top1": 0.7012, "visual_first8_encoder_fast_top1": 0.642, "val_images": 5000},
 }

@@ -17,10 +17,10 @@ FLOORS = (  # from the ground up; docs/architecture.md says what each room is fo
     {"measures"},
     {"tokens"},
     {"sampling", "training", "interop", "figures"},
-    {"evaluation", "probe"},
+    {"evaluation", "probe", "generator"},
     {"pipeline"},
     {"studies"},
-    {"report"},
+    {"report", "play"},
     {"cli"},
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

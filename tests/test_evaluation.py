@@ -279,8 +279,11 @@ def test_reference_of_other_images_is_refused(run: Path, params: Params, tmp_pat
 def test_real_images_as_samples_score_best(run: Path, params: Params, tmp_path: Path) -> None:
     real = pixels_of(run)
     noise = np.random.default_rng(0).integers(0, 256, real.shape).astype(np.uint8)
-    np.savez(tmp_path / "cfg.npz", arr_0=real)
+    labels = ImageShards(run / "shards", "val").labels
+    np.savez(tmp_path / "cfg.npz", arr_0=real, arr_1=labels)
     np.savez(tmp_path / "no_cfg.npz", arr_0=noise)
+    np.savez(tmp_path / "independent.npz", arr_0=noise)
+    np.savez(tmp_path / "swapped.npz", arr_0=real, arr_1=labels, arr_2=1 - labels)
     metrics = evaluate_generation(params, tmp_path, run / "reference", run / "reference")
     assert metrics["cfg"]["gfd_lite2"] == pytest.approx(0, abs=1e-2)
     assert metrics["cfg"]["precision_lite2"] == metrics["cfg"]["recall_lite2"] == 1
@@ -294,6 +297,12 @@ def test_real_images_as_samples_score_best(run: Path, params: Params, tmp_path: 
         within = own["interval"]["gfd_lite2"]
         assert within["low"] < own["gfd_lite2"] < within["high"]
     assert metrics["cfg"]["gfd_lite2"] < metrics["floor"]["gfd_lite2"] < metrics["no_cfg"]["gfd_lite2"]
+    independent = metrics["independent"]["to_reconstructions"]
+    assert independent["gfd_lite2"] == metrics["no_cfg"]["gfd_lite2"]
+    assert independent["interval"]["gfd_lite2"]["low"] < independent["gfd_lite2"]
+    swapped = metrics["swapped"]
+    assert swapped["own_class"] == swapped["samples"] > 0.9
+    assert swapped["prologue_class"] == pytest.approx(1 - swapped["own_class"])
 
 
 def test_samples_of_another_kind_are_refused(run: Path, params: Params, tmp_path: Path) -> None:

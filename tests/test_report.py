@@ -24,7 +24,13 @@ def params() -> Params:
 
 
 GENERATION: dict[str, Any] = METRICS["evaluate_generation"]
-NO_BETTER = {"gfd_lite2": 38.9, "interval": {"gfd_lite2": {"low": 37.2, "high": 40.6}}}  # with guidance than without
+
+
+def generation(gap: float, width: float) -> dict[str, Any]:
+    """The metrics of generation with another distance to reconstructions; independent ids have 84.5 [82, 87]."""
+    interval = {"gfd_lite2": {"low": gap - width, "high": gap + width}}
+    cfg = GENERATION["cfg"] | {"to_reconstructions": {"gfd_lite2": gap, "interval": interval}}
+    return {"evaluate_generation": GENERATION | {"cfg": cfg}}
 
 
 def test_report_loads_nothing_from_outside(tmp_path: Path, params: Params) -> None:
@@ -58,7 +64,12 @@ def test_report_shows_numbers_as_measured(tmp_path: Path, params: Params) -> Non
         "22.18 dB",
         "rfd_lite2 12.35",
         "38.21 [36.5, 39.9]",
-        "52.91 [50.25, 55.5] without",
+        "52.91 [50.25, 55.5] not",
+        "4 times closer",
+        "21.12 [20.25, 22]",
+        "prologue 7.75 + EOS 0 + visual 257.5",
+        "6.2 % of the attention, 0.5 times what even reading would give it: it is read less than evenly",
+        "40.5 % look like their own class and 23.5 % like that of the prologue: the class mostly stays.",
         "6.062",
         "17.34 nats",
         "62.5 %",
@@ -82,12 +93,15 @@ def test_report_shows_numbers_as_measured(tmp_path: Path, params: Params) -> Non
     [
         ({}, "It worked: all 5 checks hold."),
         ({"evaluate_likelihood": {"prologue_gain_nats": 0.2}}, "It worked in part: 4 of 5 checks hold."),
-        # half a point more on 5,000 images is within the noise
-        ({"probe": METRICS["probe"] | {"prologue_encoder_fast_top1": 0.647}}, "It worked in part: 4 of 5 checks hold."),
+        # half a point more on 5,000 images is within the noise, five points less are not
         (
-            {"evaluate_generation": {"cfg": GENERATION["cfg"], "no_cfg": NO_BETTER}},
-            "It worked in part: 4 of 5 checks hold.",
+            {"probe": METRICS["probe"] | {"prologue_encoder_fast_top1": 0.647}},
+            "It worked in part: 4 of 5 checks hold, 1 not decided.",
         ),
+        ({"probe": METRICS["probe"] | {"prologue_encoder_fast_top1": 0.59}}, "It worked in part: 4 of 5 checks hold."),
+        # twice as close as independent ids, within the noise; then certainly not
+        (generation(41.0, 4.0), "It worked in part: 4 of 5 checks hold, 1 not decided."),
+        (generation(60.0, 4.0), "It worked in part: 4 of 5 checks hold."),
         ({"evaluate_generation": {}}, "Incomplete: 4 of 4 checks hold, 1 not run."),
     ],
 )
@@ -96,13 +110,22 @@ def test_verdict_follows_the_metrics(
 ) -> None:
     text = build(tmp_path, params, METRICS | changes).text
     assert headline in text
-    assert ("Not met: prologue information gain (0.2 nats)." in text) == ("evaluate_likelihood" in changes)
+    assert ("Not met: prologue is read (0.2 nats)." in text) == ("evaluate_likelihood" in changes)
+    assert ("Not decided: generation (2.061 times closer)." in text) == (changes == generation(41.0, 4.0))
+
+
+def test_words_under_pictures_follow_the_numbers(tmp_path: Path, params: Params) -> None:
+    read = {"attention": {"attention_to_prologue": {"mean": 0.25, "uniform": 0.125}}}
+    swapped = GENERATION["swapped"] | {"own_class": 0.2, "prologue_class": 0.6}
+    text = build(tmp_path, params, METRICS | read | {"evaluate_generation": GENERATION | {"swapped": swapped}}).text
+    assert "2 times what even reading would give it: it is read more than evenly." in text
+    assert "like that of the prologue: the prologue changes the class." in text
 
 
 def test_missing_parts_say_not_run(tmp_path: Path, params: Params) -> None:
     page = build(tmp_path, params, {})
     assert page.text.count("Not run: figure") == 12
-    assert page.source.count('<p class="value">not run</p>') == 6
+    assert page.source.count('<p class="value">not run</p>') == 7
     assert "Nothing to judge yet" in page.text
 
 

@@ -26,7 +26,9 @@ from prologue.sampling import Choice, Choices, Guidance, generate, generation, g
 from prologue.sampling import images as image_sampling
 from prologue.sampling.generation import TokenSampler
 from prologue.sampling.images import token_samplers
+from prologue.sampling.independent import independent_ids
 from prologue.sampling.prologues import prologues_of, resample_visual, swap_prologues
+from prologue.tokens.cache import TokenCache
 
 NOTHING_ADOPTED = Path("nothing_adopted")
 GREEDY = Choices(Choice(temperature=0), Choice(temperature=0))
@@ -184,6 +186,20 @@ def test_prologues_are_held_taken_and_swapped() -> None:
     assert torch.equal(swapped, expected)
 
 
+def test_independent_ids_come_as_often_as_at_their_position_in_their_class(trained: Path) -> None:
+    cache = TokenCache(trained / "tokens", "val")
+    labels = np.arange(4000) % 2
+    ids = independent_ids(cache, labels, seed=0)
+    assert torch.equal(ids, independent_ids(cache, labels, seed=0))
+    for label in (0, 1):
+        own = cache.read(np.flatnonzero(cache.labels == label)).visual
+        for position in (0, 7):
+            shares = [torch.bincount(x[:, position], minlength=32) / len(x) for x in (own, ids[labels == label])]
+            assert (shares[0] - shares[1]).abs().max() < 0.05
+    whole = {tuple(image) for image in cache.read(np.arange(len(cache))).visual.tolist()}
+    assert sum(tuple(image) in whole for image in ids.tolist()) < len(ids) / 10, "ids of one image were kept together"
+
+
 def write(params: Params, trained: Path, shards: Path, name: str) -> dict[str, Any]:
     models = (trained / "ar", trained / "tokenizer", trained / "tokens")
     write_json(NOTHING_ADOPTED / "adopted.json", {})
@@ -200,7 +216,11 @@ def test_the_stage_writes_adms_layout_figures_and_files(
         assert (samples["arr_0"].shape, samples["arr_0"].dtype) == ((21, 16, 16, 3), np.uint8)
         assert samples["arr_1"].tolist() == [n % 2 for n in range(21)]
         assert np.array_equal(np.asarray(Image.open("out/cfg/000020.png")), samples["arr_0"][20])
-    assert sorted(path.name for path in Path("out").iterdir()) == ["cfg", "cfg.npz", "no_cfg", "no_cfg.npz"]
+    sets = ["cfg.npz", "independent.npz", "no_cfg.npz", "swapped.npz"]
+    assert sorted(path.name for path in Path("out").iterdir()) == sorted(["cfg", "no_cfg", *sets])
+    with np.load("out/swapped.npz") as swapped:
+        assert len(swapped["arr_0"]) == 200
+        assert (swapped["arr_1"] + swapped["arr_2"] == 1).all()
     pictures = {path.stem for path in Path("out_figures").iterdir()}
     assert pictures == {"samples_cfg", "samples_no_cfg", "held_prologue", "real_prologue", "swapped_prologues"}
 

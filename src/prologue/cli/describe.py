@@ -1,14 +1,17 @@
 """`prologue describe`: parts, parameters, FLOPs, tokens and bits per pixel of what params build."""
 
 import argparse
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from prologue.cli.commands import Commands
+from prologue.cli.commands import Commands, positive
+from prologue.core.files import read_json
 from prologue.core.params_file import load_params
 from prologue.core.variants import apply_overrides, load_variants
 
+MANIFEST = Path("data/shards/manifest.json")
 IMAGENET_CLASSES = 1000
 
 
@@ -16,7 +19,9 @@ def add_to(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add_parser("describe", help="print parts, parameters, FLOPs, tokens and bits per pixel")
     parser.add_argument("names", nargs="*", help="variants on top of params.yaml")
-    parser.add_argument("--classes", type=int, default=IMAGENET_CLASSES, help="of the dataset (default: %(default)s)")
+    parser.add_argument(
+        "--classes", type=positive, help=f"of the dataset (default: those of the data here, else {IMAGENET_CLASSES})"
+    )
     parser.set_defaults(run=run)
 
 
@@ -25,7 +30,8 @@ def run(given: argparse.Namespace) -> None:
     from prologue.pipeline.describe import describe  # needs torch, which takes seconds to load
 
     params = apply_overrides(load_variants(given.names)) if given.names else load_params()
-    described = describe(params, given.classes)
+    classes = given.classes or _classes_here()
+    described = describe(params, classes)
     table = Table("part", "layers x dim", "parameters", "paper's label", "GFLOPs per image")
     for part in described.parts:
         size = f"{part.size.layers} x {part.size.dim}" if part.size else ""
@@ -37,8 +43,13 @@ def run(given: argparse.Namespace) -> None:
     if vocabulary.prologue_tokens:
         prologue = f"{vocabulary.prologue_tokens} prologue tokens of {vocabulary.prologue_codebook:,} codes"
         tokens = f"{prologue}, EOS, {tokens}"
-    size = f"{params.data.image_size} px, {given.classes:,} classes"
+    size = f"{params.data.image_size} px, {classes:,} classes"
     console.print(f"{size}: {tokens}; {described.bits_per_pixel:.4f} BPP")
     flops = {part.name: part.flops / 1e9 for part in described.parts}
     console.print(f"Sampling with guidance: {2 * flops['AR'] + flops['decoder']:.3g} GFLOPs per image")
     console.print("Parameters include embeddings and codebooks. FLOPs: one forward pass, two per multiply-add.")
+
+
+def _classes_here() -> int:
+    """How many classes the packed images of this project have; ImageNet's where none are packed."""
+    return len(read_json(MANIFEST)["classes"]) if MANIFEST.is_file() else IMAGENET_CLASSES

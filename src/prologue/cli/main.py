@@ -1,20 +1,62 @@
-"""The `prologue` command: what DVC does not do itself."""
+# PYTHON_ARGCOMPLETE_OK
+"""The `prologue` command: models in use, and what DVC does not do of the pipeline."""
 
 import argparse
 import sys
 
-from prologue.cli import compare, data, describe, evaluate, importing, study, summary, variant, watch
+import argcomplete
+
+from prologue.cli import (
+    compare,
+    data,
+    decode,
+    describe,
+    doctor,
+    encode,
+    evaluate,
+    export,
+    first_look,
+    importing,
+    play,
+    sample,
+    study,
+    summary,
+    variant,
+    watch,
+)
 from prologue.core.errors import PrologueError
 
-COMMANDS = (data, variant, importing, describe, watch, evaluate, study, compare, summary)
+COMMANDS = (
+    first_look,
+    sample,
+    play,
+    encode,
+    decode,
+    export,
+    evaluate,
+    data,
+    variant,
+    importing,
+    describe,
+    watch,
+    study,
+    compare,
+    summary,
+    doctor,
+)
 
 
 def main() -> None:
     """Parse the command line and run one command; errors for the user end with status 1."""
-    parser = argparse.ArgumentParser(prog="prologue", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="prologue",
+        description="Draw from models with prologue tokens, and what DVC does not do of training them.",
+        epilog="Exit status: 0 done, 1 something is wrong and was said, 2 the command line is not understood.",
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     for command in COMMANDS:
         command.add_to(commands)
+    argcomplete.autocomplete(parser)
     given = parser.parse_args()
     try:
         given.run(given)

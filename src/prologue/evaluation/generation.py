@@ -5,8 +5,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
+from torch import Tensor
 
 from prologue.core.conventions import SAMPLING_RUNS
 from prologue.core.errors import PrologueError
@@ -41,8 +43,9 @@ def evaluate_generation(
 
     Returns:
         For each run the metrics of `compare_with_reference`, the same to_reconstructions, and 95 % intervals of
-        distances; floor, the distance of as many reconstructions to the others; real_is, the score of the real images,
-        and the protocol.
+        distances; floor, the distance of as many reconstructions to the others; independent, those of images whose
+        ids know nothing of each other; swapped, with a prologue, what class images have that were drawn with the
+        prologue of another's; real_is, the score of the real images, and the protocol.
 
     Raises:
         PrologueError: samples or reference are missing, unusable, or do not belong together.
@@ -74,6 +77,11 @@ def evaluate_generation(
         metrics: dict[str, Any] = dict(zip(features, pool.map(measure, features.values()), strict=True))
     for run in metrics:
         metrics[run]["samples_sha256"] = sha256(samples_folder / f"{run}.npz")
+    independent = extract(extractor, NpzImages(samples_folder / "independent.npz"), batch, accelerator)
+    metrics["independent"] = _distance_to_both(independent, reference, reconstructions, name)
+    if (samples_folder / "swapped.npz").is_file():
+        swapped = extract(extractor, NpzImages(samples_folder / "swapped.npz"), batch, accelerator)
+        metrics["swapped"] = _classes_of_swapped(swapped.pool, features["cfg"].pool, samples_folder)
     known = {"is", *extractor.protocol}
     return {
         **metrics,
@@ -95,6 +103,36 @@ def _compare_with_both(
     for compared, deviation in zip((metrics, own), deviations, strict=True):
         compared["interval"] = _intervals(compared, deviation, extractor)
     return metrics | {"to_reconstructions": own}
+
+
+def _distance_to_both(
+    features: Features, reference: Reference, reconstructions: Reference, extractor: str
+) -> dict[str, Any]:
+    """Frechet distances of images to real ones and to reconstructions, with their intervals."""
+    name, references = metric_name("gfd", extractor), (reference, reconstructions)
+    deviations = frechet_deviations(features.pool, [compared.statistics for compared in references])
+    both: list[dict[str, Any]] = []
+    for compared, deviation in zip(references, deviations, strict=True):
+        distance = distance_to(compared, features)
+        both.append({name: distance, "interval": {name: interval(distance, deviation)}})
+    return {**both[0], "to_reconstructions": both[1]}
+
+
+def _classes_of_swapped(swapped: Tensor, samples: Tensor, folder: Path) -> dict[str, Any]:
+    """Shares of the swapped images that look like their own class, and like that of their prologue.
+
+    A class looks like the mean features of its guided samples; `samples` is the share of those that look like theirs.
+    """
+    with np.load(folder / "cfg.npz") as file:
+        labels = torch.from_numpy(file["arr_1"])
+    with np.load(folder / "swapped.npz") as file:
+        own, others = (torch.from_numpy(file[key]) for key in ("arr_1", "arr_2"))
+    known = labels.unique()
+    means = torch.stack([samples[labels == label].mean(dim=0) for label in known])
+    looks = known[torch.cdist(swapped, means).argmin(dim=1)]
+    alike = known[torch.cdist(samples, means).argmin(dim=1)] == labels
+    shares = {"own_class": looks == own, "prologue_class": looks == others, "samples": alike}
+    return {**{key: share.float().mean().item() for key, share in shares.items()}, "images": len(own)}
 
 
 def _intervals(metrics: dict[str, Any], deviation: float, extractor: str) -> dict[str, dict[str, float]]:

@@ -1,13 +1,12 @@
 """Images beside what the tokenizer makes of them."""
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from prologue.data.images import ImageShards
 from prologue.data.loader import view_batches
-from prologue.figures.grids import image_grid
+from prologue.figures.grids import pair_grid
 from prologue.models.tokenizer import Tokenizer, to_uint8
 
 
@@ -19,6 +18,5 @@ def reconstruction_pairs(
     views, _ = next(view_batches(images, tokenizer.config.image_size, "center", chosen, len(chosen)))
     originals = views[:, 0]
     copies = to_uint8(tokenizer.decode(tokenizer.encode(originals.to(device)).visual)).cpu()
-    pairs = zip(originals.split(columns), copies.split(columns), strict=True)
-    rows = torch.cat([row for pair in pairs for row in pair]).permute(0, 2, 3, 1).numpy()
-    return image_grid(rows, columns, ["original", "reconstruction"] * (len(chosen) // columns))
+    originals, copies = (images.permute(0, 2, 3, 1) for images in (originals, copies))
+    return pair_grid(originals.numpy(), copies.numpy(), columns)

@@ -60,7 +60,9 @@ def compute_reference(params: Params, shards: Path, output: Path) -> dict[str, A
                 f"{len(own)} {split} images are too few for the metrics, which need at least {least}: "
                 "add images, or raise data.val_fraction, data.val_limit or data.train_limit"
             )
-    images["train"] = images["train"].spread(min(MANIFOLD, len(images["val"])))
+    images["train"] = images["train"].spread(
+        max(least, min(MANIFOLD, len(images["val"]) // 2))
+    )  # to tune against alone
     identity = {
         "crop": "center",
         "image_size": params.data.image_size,

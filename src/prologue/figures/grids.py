@@ -48,5 +48,14 @@ def image_grid(
     return grid
 
 
+def pair_grid(originals: np.ndarray, copies: np.ndarray, columns: int) -> Image.Image:
+    """Pairs of rows of up to `columns` images uint8 (N, H, W, 3): originals above their reconstructions."""
+    columns = min(columns, len(originals))
+    white = np.full((-len(originals) % columns, *originals.shape[1:]), 255, np.uint8)  # fills the last row
+    halves = [np.concatenate((half, white)).reshape(-1, columns, *half.shape[1:]) for half in (originals, copies)]
+    rows = np.stack(halves, axis=1)  # (pairs, 2, columns, H, W, 3)
+    return image_grid(rows.reshape(-1, *originals.shape[1:]), columns, ["original", "reconstruction"] * len(rows))
+
+
 def _shortened(label: str) -> str:
     return label if len(label) <= LONGEST_LABEL else label[: LONGEST_LABEL - 3].rstrip() + "..."

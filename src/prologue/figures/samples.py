@@ -20,6 +20,17 @@ def class_grid(images: Pixels, labels: NDArray[np.int64], names: list[str]) -> I
     return table_grid(np.stack([row[:columns] for row in rows]), [names[label] for label in shown])
 
 
+def turns_grid(images: Pixels, names: list[str], classes: int) -> Image.Image:
+    """All images (N, H, W, 3) of so many classes that took turns, a labelled row each; of many classes, in rows."""
+    columns = -(-len(images) // classes)
+    if columns == 1:
+        return image_grid(images, min(COLUMNS, len(images)))
+    cells = np.full((classes, columns, *images.shape[1:]), 255, np.uint8)
+    for number, image in enumerate(images):
+        cells[number % classes, number // classes] = image
+    return table_grid(cells, names[:classes])
+
+
 def held_grid(images: Pixels, names: list[str]) -> Image.Image:
     """Fig. 1: rows of images that share a prologue, (rows + 1, columns, H, W, 3); row r is class r, the last free."""
     held = names[: len(images) - 1]

@@ -98,6 +98,23 @@ METRICS = (
             "higher",
         ),
         ("floor", r"floor\.(gfd_\w+|gfid)", "Distance of other reconstructions to reconstructions", ""),
+        (
+            "independent",
+            r"independent\.to_reconstructions\.(gfd_\w+|gfid)",
+            "Distance of ids drawn independently to reconstructions",
+            "",
+        ),
+        ("swapped_own", r"swapped\.own_class", "Swapped prologues: draws that look like their class", "", "", "", True),
+        (
+            "swapped_other",
+            r"swapped\.prologue_class",
+            "Swapped prologues: draws that look like the prologue's class",
+            "",
+            "",
+            "",
+            True,
+        ),
+        ("class_kept", r"swapped\.samples", "Guided samples that look like their class", "higher", "", "", True),
         ("is_plain", r"no_cfg\.is(_lite2)?", "Inception-style score, no guidance", "higher"),
         ("precision_plain", r"no_cfg\.precision(_lite2)?", "Precision, no guidance", "higher"),
         ("recall_plain", r"no_cfg\.recall(_lite2)?", "Recall, no guidance", "higher"),
@@ -143,6 +160,18 @@ AR_PARAMETERS = Metric(
     "ar_parameters", "ar", r"parameters\.ar", "AR parameters", ""
 )  # a cost, by which studies compare
 NAMED = {metric.name: metric for metric in (*METRICS, AR_PARAMETERS)}
+MOST = (  # the names of those that matter most, in the order in which they are told
+    "psnr",
+    "rfd",
+    "gfd",
+    "gfd_plain",
+    "gap",
+    "floor",
+    "nats",
+    "prologue_gain",
+    "prologue_top1",
+    "prologue_usage",
+)
 
 
 def find(metrics: Metrics, name: str) -> tuple[str, float] | None:

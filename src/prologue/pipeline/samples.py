@@ -20,9 +20,13 @@ from prologue.models.saved import load_ar, load_tokenizer
 from prologue.models.tokenizer import Tokenizer
 from prologue.sampling.adopted import read_adopted, with_adopted
 from prologue.sampling.generation import TokenSampler
-from prologue.sampling.images import token_samplers
+from prologue.sampling.images import decode, token_samplers
+from prologue.sampling.independent import independent_ids
 from prologue.sampling.prologues import draw_held, draw_of_real, draw_swapped
 from prologue.sampling.samples import balanced_labels, write_samples
+from prologue.tokens.cache import TokenCache
+
+SWAPPED_IMAGES = 200  # whose class is looked at when they are drawn with the prologue of another
 
 
 def make_samples(
@@ -37,7 +41,8 @@ def make_samples(
 ) -> dict[str, Any]:
     """Sample `sampling.images` images in both runs, classes taking turns, and draw them; returns the stage's metrics.
 
-    Both runs take what the stage sweep chose. Writes samples_RUN.png and, with a prologue, held_, real_prologue and
+    Both runs take what the stage sweep chose. Beside OUTPUT/RUN.npz lie independent.npz and swapped.npz, yardsticks of
+    the evaluation. Writes samples_RUN.png and, with a prologue, held_, real_prologue and
     swapped_prologues.png to `figures`.
     """
     accelerator, params = start_accelerator(), settle(params)
@@ -51,6 +56,7 @@ def make_samples(
     inputs = [*sorted(ar_folder.glob("*.*")), *sorted(tokenizer_folder.glob("*.*"))]
     speed = write_samples(params, samplers, tokenizer, labels, inputs, output, accelerator)
     if accelerator.is_main_process:
+        _write_yardsticks(output, samplers["cfg"], tokenizer, TokenCache(tokens, "val"), labels, params.seed)
         pictures = {f"samples_{run}": _class_grid(output / f"{run}.npz", labels, names) for run in SAMPLING_RUNS}
         if ar.vocabulary.prologue_tokens:
             real = ImageShards(shards, "val")
@@ -69,6 +75,30 @@ def make_samples(
         "adopted": adopted,
         "precision": params.sampling.precision,
     }
+
+
+def _write_yardsticks(
+    output: Path, sampler: TokenSampler, tokenizer: Tokenizer, cache: TokenCache, labels: NDArray[np.int64], seed: int
+) -> None:
+    """Write what the samples are judged beside, as npz of images arr_0 and labels arr_1.
+
+    independent.npz: as many images of ids that know nothing of each other. swapped.npz, with a prologue: images drawn
+    with the prologue of one of another class, whose labels are arr_2.
+    """
+    ids = independent_ids(cache, labels, seed).to(sampler.device).split(sampler.block)
+    images = np.concatenate([decode(tokenizer, part) for part in ids])
+    _save(output / "independent.npz", images, labels)
+    present = torch.from_numpy(np.unique(labels)).to(sampler.device)
+    if sampler.vocabulary.prologue_tokens and len(present) > 1:
+        classes = present[torch.arange(SWAPPED_IMAGES, device=sampler.device) % (len(present) // 2 * 2)]
+        swapped = draw_swapped(sampler, tokenizer, classes, 1, seed)[:, 1]
+        own = classes.cpu().numpy()
+        _save(output / "swapped.npz", swapped, own, own.reshape(-1, 2)[:, ::-1].ravel())
+
+
+def _save(path: Path, *arrays: NDArray[Any]) -> None:
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, *arrays)
 
 
 def _class_grid(path: Path, labels: NDArray[np.int64], names: list[str]) -> Image.Image:

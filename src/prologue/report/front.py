@@ -14,6 +14,7 @@ from prologue.measures.recorded import read_metrics
 from prologue.measures.registry import METRICS, STAGES, Metrics, interval_of, is_cost, is_interval, metric_of
 from prologue.report.pages import duration, ends, number, percent, read_picture, text, write_page
 from prologue.report.verdict import evidence, headline, key_figures, total_time, verdict
+from prologue.report.words import attention_in_words, swapped_in_words
 from prologue.sampling.adopted import Adopted, with_adopted
 
 
@@ -53,6 +54,8 @@ def write_report(params: Params, metrics: Path, figures: Path, curves: Path, out
         verdict=verdict(params, known, tiles),
         evidence=evidence(known),
         tiles=tiles,
+        attention_in_words=attention_in_words(known),
+        swapped_in_words=swapped_in_words(known),
         pictures={path.stem: read_picture(path) for path in sorted(figures.rglob("*.png"))},
         charts={
             STAGES[stage]: Markup(training_curves(curves / stage) or "")

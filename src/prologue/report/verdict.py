@@ -2,30 +2,43 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from prologue.core.params import Params
 from prologue.core.systems import has_prologue
 from prologue.measures.registry import Metrics, find, find_interval
 from prologue.report.pages import duration, ends, number, percent
 
+CLOSER = (
+    2  # times, that a generator which has learned its tokens is closer than one that knows only how often they come
+)
+Judged = Literal["met", "not met", "not decided", ""]
+
+
+def _judge(low: float, high: float, least: float) -> Judged:
+    """Whether a value with an interval is above `least`: noise decides nothing."""
+    if low > least:
+        return "met"
+    return "not met" if high < least else "not decided"
+
 
 @dataclass(frozen=True)
 class Tile:
-    """A key figure beside what would be good; `good` is None where nothing is judged: context, or not run."""
+    """A key figure beside what would be good; `judged` is empty where nothing is judged: context, or not run."""
 
     label: str
     yardstick: str  # empty for what is never judged
     value: str = "not run"
     detail: str = ""
     sentence: str = ""  # the same in the words of the verdict
-    good: bool | None = None
+    judged: Judged = ""
 
 
 def key_figures(params: Params, metrics: Metrics) -> list[Tile]:
     """The tiles of the front page, the first ones judged; without a prologue, those of the prologue are left out."""
     tiles = [_reconstruction_tile(metrics), _generation_tile(metrics), _usage_tile(metrics), _time_tile(metrics)]
     if has_prologue(params):
-        tiles[2:2] = [_gain_tile(metrics), _probe_tile(metrics)]
+        tiles[2:2] = [_gain_tile(metrics), _nats_tile(metrics), _probe_tile(metrics)]
     return tiles
 
 
@@ -37,22 +50,35 @@ def _reconstruction_tile(metrics: Metrics) -> Tile:
     distance = find(metrics, "rfd")
     detail = f"{distance[0]} {number(distance[1])}, lower is better" if distance else ""
     sentence = f"Held-out images come back from their visual tokens at {number(psnr[1])} dB PSNR."
-    return Tile(label, yardstick, f"{number(psnr[1])} dB", detail, sentence, psnr[1] >= 20)
+    return Tile(label, yardstick, f"{number(psnr[1])} dB", detail, sentence, _judge(psnr[1], psnr[1], 20))
 
 
 def _generation_tile(metrics: Metrics) -> Tile:
-    label, yardstick = "Generation", "guidance helps by more than chance: 95 % intervals apart"
-    found = {name: (find(metrics, name), find_interval(metrics, name)) for name in ("gfd", "gfd_plain")}
-    (guided, within), (plain, plain_within) = found["gfd"], found["gfd_plain"]
-    if guided is None or plain is None or within is None or plain_within is None:
+    label, yardstick = "Generation", f"{CLOSER} times closer to reconstructions than ids drawn independently"
+    gap, independent = (find(metrics, name) for name in ("gap", "independent"))
+    within, others = (find_interval(metrics, name) for name in ("gap", "independent"))
+    guided, plain = (find(metrics, name) for name in ("gfd", "gfd_plain"))
+    if not (gap and independent and within and others and guided and plain):
         return Tile(label, yardstick)
     name = guided[0].removeprefix("cfg.")
-    detail = f"{name} {ends(within)} with guidance, {number(plain[1])} {ends(plain_within)} without; lower is better"
+    detail = (
+        f"{name} to reconstructions {number(gap[1])} {ends(within)}, of independent ids {number(independent[1])} "
+        f"{ends(others)}; to real images {_with_ends(metrics, 'gfd')} guided, {_with_ends(metrics, 'gfd_plain')} not"
+    )
     sentence = (
         f"Generated images lie {number(guided[1])} from real ones by {name} with guidance and "
         f"{number(plain[1])} without{_own_gap(metrics)}."
     )
-    return Tile(label, yardstick, number(guided[1]), detail, sentence, within[1] < plain_within[0])
+    ratio = independent[1] / gap[1]
+    judged = _judge(others[0] / within[1], others[1] / max(within[0], 1e-9), CLOSER)
+    return Tile(label, yardstick, f"{number(ratio)} times closer", detail, sentence, judged)
+
+
+def _with_ends(metrics: Metrics, name: str) -> str:
+    """A metric that was measured, and its interval where there is one."""
+    hit, within = find(metrics, name), find_interval(metrics, name)
+    assert hit is not None
+    return number(hit[1]) + (f" {ends(within)}" if within else "")
 
 
 def _own_gap(metrics: Metrics) -> str:
@@ -67,13 +93,26 @@ def _own_gap(metrics: Metrics) -> str:
 
 
 def _gain_tile(metrics: Metrics) -> Tile:
-    label, yardstick = "Prologue information gain", "more than 1 nat"
+    label, yardstick = "Prologue is read", "another's costs more than 1 nat"
     gain = find(metrics, "prologue_gain")
     if gain is None:
         return Tile(label, yardstick)
-    detail = "per image, on its visual tokens: own prologue against another's of the same class"
-    sentence = f"Knowing an image's own prologue saves {number(gain[1])} nats on its visual tokens."
-    return Tile(label, yardstick, f"{number(gain[1])} nats", detail, sentence, gain[1] > 1)
+    detail = (
+        "more per image on its visual tokens with another's prologue of the same class: a wrong prologue misleads, so "
+        "this is more than a right one brings"
+    )
+    sentence = f"An image's visual tokens cost {number(gain[1])} nats more with another's prologue than with its own."
+    return Tile(label, yardstick, f"{number(gain[1])} nats", detail, sentence, _judge(gain[1], gain[1], 1))
+
+
+def _nats_tile(metrics: Metrics) -> Tile:
+    """What an image costs in all: to tell whether its prologue pays takes a model without one, which studies have."""
+    total, prologue, visual = (find(metrics, name) for name in ("nats", "prologue_nats", "visual_nats"))
+    if not (total and prologue and visual):
+        return Tile("Nats per image", "")
+    eos = total[1] - prologue[1] - visual[1]
+    detail = f"prologue {number(prologue[1])} + EOS {number(max(eos, 0.0))} + visual {number(visual[1])}"
+    return Tile("Nats per image", "", number(total[1]), f"{detail}; what it saves is seen beside a model without one")
 
 
 def _probe_tile(metrics: Metrics) -> Tile:
@@ -85,7 +124,9 @@ def _probe_tile(metrics: Metrics) -> Tile:
     detail = f"top-1 accuracy; {percent(visual[1])} on the first visual tokens"
     images = metrics["probe"]["val_images"]
     error = math.sqrt(sum(share * (1 - share) for share in (prologue[1], visual[1])) / images)
-    return Tile(label, yardstick, percent(prologue[1]), detail, good=prologue[1] - visual[1] > 2 * error)
+    more = prologue[1] - visual[1]
+    judged = _judge(more - 2 * error, more + 2 * error, 0)
+    return Tile(label, yardstick, percent(prologue[1]), detail, judged=judged)
 
 
 def _usage_tile(metrics: Metrics) -> Tile:
@@ -95,7 +136,7 @@ def _usage_tile(metrics: Metrics) -> Tile:
     if visual is None:
         return Tile(label, yardstick)
     detail = "of the visual codes" + (f", {percent(prologue[1])} of the prologue codes" if prologue else "")
-    return Tile(label, yardstick, percent(visual[1]), detail, good=visual[1] > 0.5)
+    return Tile(label, yardstick, percent(visual[1]), detail, judged=_judge(visual[1], visual[1], 0.5))
 
 
 def _time_tile(metrics: Metrics) -> Tile:
@@ -106,24 +147,28 @@ def _time_tile(metrics: Metrics) -> Tile:
 
 def headline(tiles: list[Tile]) -> str:
     """Whether it worked, in one line: how many of the checks hold, and how many were not run."""
-    judged = [tile for tile in tiles if tile.good is not None]
-    met = sum(tile.good is True for tile in judged)
+    judged = [tile.judged for tile in tiles if tile.judged]
+    met, open_ = judged.count("met"), judged.count("not decided")
     missing = sum(bool(tile.yardstick) for tile in tiles) - len(judged)
     if not judged:
         return "Nothing to judge yet: the evaluation stages were not run."
+    undecided = f", {open_} not decided" if open_ else ""
     if missing:
-        return f"Incomplete: {met} of {len(judged)} checks hold, {missing} not run."
+        return f"Incomplete: {met} of {len(judged)} checks hold{undecided}, {missing} not run."
     if met == len(judged):
         return f"It worked: all {met} checks hold."
-    return f"It worked in part: {met} of {len(judged)} checks hold." if met else "It did not work: no check holds."
+    if met:
+        return f"It worked in part: {met} of {len(judged)} checks hold{undecided}."
+    return f"It did not work: no check holds{undecided}."
 
 
 def verdict(params: Params, metrics: Metrics, tiles: list[Tile]) -> str:
     """One paragraph in plain words: what was trained on what, what came out, what falls short."""
     sentences = [tile.sentence for tile in tiles if tile.sentence]
-    short = [f"{tile.label.lower()} ({tile.value})" for tile in tiles if tile.good is False]
-    if short:
-        sentences.append(f"Not met: {', '.join(short)}.")
+    for judged in ("not met", "not decided"):
+        short = [f"{tile.label.lower()} ({tile.value})" for tile in tiles if tile.judged == judged]
+        if short:
+            sentences.append(f"{judged.capitalize()}: {', '.join(short)}.")
     shards = metrics.get("shards", {})
     if {"train.images", "classes"} <= shards.keys():
         learned = (
@@ -138,7 +183,8 @@ def evidence(metrics: Metrics) -> str:
     images = metrics.get("shards", {}).get("val.images")
     held_out = f"on {images:,} validation images that no training saw" if images else "on held-out images"
     return (
-        f"Every check compares a number measured {held_out} with a yardstick that was set before the run. "
+        f"Every check compares a number measured {held_out} with a yardstick that was set before the run; "
+        "one that its 95 % interval does not settle is not decided. "
         "None of them replaces looking: see the samples below."
     )
 

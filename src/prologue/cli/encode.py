@@ -1,0 +1,66 @@
+"""`prologue encode`: images as ids, and what becomes of them when the ids are decoded."""
+
+import argparse
+import json
+from pathlib import Path
+
+from prologue.cli.commands import Commands
+
+PAIRS_PER_ROW = 8
+EXAMPLES = """examples:
+  prologue encode photo.jpg                     ids in encoded.npz, the photo beside its reconstruction in encoded.png
+  prologue encode photos/ --output photos.npz    every image of a folder
+  prologue decode photos.npz --output copies     back to images"""
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "encode",
+        help="turn images into ids, and show their reconstructions",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("images", nargs="+", type=Path, help="image files, or folders of them; cropped square")
+    parser.add_argument("--model", help="as MODEL of `prologue sample`")
+    parser.add_argument(
+        "--output", type=Path, default=Path("encoded.npz"), help="npz of the ids; the picture lies beside it as .png"
+    )
+    parser.add_argument("--json", action="store_true", help="print the ids as JSON, by file")
+    parser.set_defaults(run=run)
+
+
+def run(given: argparse.Namespace) -> None:
+    """Write ids and picture, and say what they take. Raises PrologueError for a file that cannot be used."""
+    import torch  # takes seconds to load, as what needs it does
+
+    from prologue.core.files import replacing
+    from prologue.figures.grids import pair_grid
+    from prologue.generator.files import photo_paths, read_photos, write_ids
+    from prologue.generator.folders import load_generator
+    from prologue.measures.images import image_psnr
+    from prologue.pipeline.describe import bits_per_pixel
+
+    generator = load_generator(given.model)
+    size, paths = generator.tokenizer.config.image_size, photo_paths(given.images)
+    images = read_photos(paths, size)
+    tokens = generator.tokenizer.encode(images)
+    copies = generator.pixels(tokens)
+    write_ids(given.output, tokens, [path.name for path in paths])
+    picture = given.output.with_suffix(".png")
+    with replacing(picture) as temporary:
+        pair_grid(images.permute(0, 2, 3, 1).numpy(), copies, PAIRS_PER_ROW).save(temporary, format="PNG")
+    bits, psnr = (
+        bits_per_pixel(generator.ar.vocabulary, size),
+        image_psnr(torch.from_numpy(copies).permute(0, 3, 1, 2), images),
+    )
+    if given.json:
+        parts = {name: part.tolist() for name, part in tokens._asdict().items() if part is not None}
+        files = [
+            {"file": str(path), "psnr": psnr[row].item(), **{name: ids[row] for name, ids in parts.items()}}
+            for row, path in enumerate(paths)
+        ]
+        print(json.dumps({"model": generator.name, "bits_per_pixel": bits, "images": files}))
+    else:
+        print(f"{len(paths)} images at {size} px: {bits:.4f} bits per pixel, PSNR {psnr.mean().item():.2f} dB")
+        print(f"ids: {given.output}\noriginals beside their reconstructions: {picture}")

@@ -1,0 +1,35 @@
+"""`prologue export`: the models of the last run as one folder that goes anywhere."""
+
+import argparse
+from pathlib import Path
+
+from prologue.cli.commands import Commands
+
+EXAMPLES = """examples:
+  prologue export ~/my-model                              equal to the bit when it is loaded again
+  prologue export src/prologue/generator/small --dtype bf16 --name small    what made the model that ships"""
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "export",
+        help="write a model as one folder that the other commands read",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("output", type=Path, help="the folder; one that is there is replaced")
+    parser.add_argument("--model", help="as MODEL of `prologue sample`")
+    parser.add_argument("--name", help="what its users see (default: the model's)")
+    parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="of the weights (default: fp32)")
+    parser.set_defaults(run=run)
+
+
+def run(given: argparse.Namespace) -> None:
+    """Write the folder. Raises PrologueError where there is no model, or where something else lies there."""
+    from prologue.generator.folders import export, load_generator  # these need torch, which takes seconds to load
+    from prologue.sampling.images import DTYPES
+
+    export(load_generator(given.model), given.output, DTYPES[given.dtype], given.name)
+    megabytes = sum(file.stat().st_size for file in given.output.rglob("*") if file.is_file()) / 1e6
+    print(f"{given.output}: {megabytes:.1f} MB; `prologue sample {given.output}` draws from it")

@@ -1,0 +1,43 @@
+"""`prologue play`: a playground for a trained model in the browser."""
+
+import argparse
+
+from prologue.cli.commands import Commands, add_model
+
+PORT = 7860
+EXAMPLES = """examples:
+  prologue play                  the last run's model, or the small one that ships, at http://127.0.0.1:7860
+  prologue play path/to/model --port 8000"""
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "play",
+        help="open a playground for a trained model in the browser",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_model(parser)
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on; other machines reach any but the default"
+    )
+    parser.add_argument("--port", type=int, default=PORT, help="0 takes a free one (default: %(default)s)")
+    parser.set_defaults(run=run)
+
+
+def run(given: argparse.Namespace) -> None:
+    """Serve until Ctrl-C. Raises PrologueError where there is no model, or nothing can listen there."""
+    from prologue.generator.folders import load_generator  # these need torch, which takes seconds to load
+    from prologue.play.answers import Answers
+    from prologue.play.server import is_loopback, serve
+
+    generator = load_generator(given.model)
+    server = serve(Answers(generator), given.host, given.port)
+    print(f"{generator.name} at http://{given.host}:{server.server_address[1]} (Ctrl-C ends)", flush=True)
+    if not is_loopback(given.host):
+        print("Anyone who reaches this machine can use it: there is no password.", flush=True)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        server.server_close()

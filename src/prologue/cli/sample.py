@@ -1,0 +1,90 @@
+"""`prologue sample`: images of a trained model, drawn as the stage samples draws them."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prologue.cli.commands import Commands, add_model, positive
+
+if TYPE_CHECKING:  # needs torch, which takes seconds to load
+    from prologue.core.params import GuidedRunParams
+    from prologue.generator.generator import Generator
+
+IMAGES, HELD_OF_CLASS, HELD_CLASSES = 16, 8, 10
+EXAMPLES = """examples:
+  prologue sample                                           16 images of the last run, or of the model that ships
+  prologue sample --classes sneaker,bag --guidance 3        of two classes, with more guidance
+  prologue sample --hold-prologue --output held.png         a row for each class, whose images share a prologue
+  prologue sample --prologue-from photo.jpg --classes coat  images with the prologue of a photo
+  prologue sample path/to/model --images 1000 --output samples.npz"""
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "sample",
+        help="draw images from a trained model",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_model(parser)
+    parser.add_argument("--classes", help="names, divided by commas (default: all classes, in turn)")
+    parser.add_argument(
+        "--images", type=positive, help=f"how many (default: {IMAGES}, or {HELD_OF_CLASS} of each class that is held)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="image i has seed (SEED, i), as in the stage samples")
+    for segment, flag in (("visual", ""), ("prologue", "prologue-")):
+        what = f"of the {segment} tokens (default: as the model was sampled"
+        parser.add_argument(f"--{flag}guidance", type=float, help=f"guidance {what}; 1 = none)")
+        parser.add_argument(f"--{flag}temperature", type=float, help=f"temperature {what})")
+    held = parser.add_mutually_exclusive_group()
+    held.add_argument("--prologue-from", type=Path, metavar="PHOTO", help="hold the prologue of an image file")
+    held.add_argument("--hold-prologue", action="store_true", help="draw one prologue for each class and hold it")
+    parser.add_argument(
+        "--output", type=Path, default=Path("samples.png"), help=".png, .webp, .npz or a folder (default: %(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="print what was drawn, ids included, as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(given: argparse.Namespace) -> None:
+    """Write the images and say where. Raises PrologueError for an unknown class and whatever cannot be drawn."""
+    from prologue.figures.samples import turns_grid  # these need torch, which takes seconds to load
+    from prologue.generator.files import check_output, read_photos, write_images
+    from prologue.generator.folders import load_generator
+
+    check_output(given.output)
+    generator = load_generator(given.model)
+    chosen = generator.labels_of(given.classes.split(",")) if given.classes else list(range(len(generator.classes)))
+    if given.hold_prologue and not given.classes:
+        chosen = chosen[:HELD_CLASSES]
+    count = given.images or (HELD_OF_CLASS * len(chosen) if given.hold_prologue else IMAGES)
+    labels = [chosen[image % len(chosen)] for image in range(count)]
+    settings, prologue = _settings(generator, given), None
+    if given.hold_prologue:
+        held = generator.held(settings, chosen, given.seed)
+        prologue = held[[image % len(chosen) for image in range(count)]]
+    elif given.prologue_from:
+        photo = read_photos([given.prologue_from], generator.tokenizer.config.image_size)
+        prologue = generator.prologue_of(photo).expand(count, -1)
+    tokens = generator.sample(settings, labels, [(given.seed, image) for image in range(count)], prologue)
+    images, names = generator.pixels(tokens), [generator.classes[label] for label in labels]
+    files = [f"{image:06d}_{name.replace('/', '-')}" for image, name in enumerate(names)]
+    write_images(given.output, images, labels, files, turns_grid(images, names, len(chosen)))
+    if given.json:
+        drawn = {"model": generator.name, "seed": given.seed, "settings": settings.model_dump(), "classes": names}
+        ids = {name: part.tolist() for name, part in tokens._asdict().items() if part is not None}
+        print(json.dumps({**drawn, "output": str(given.output), **ids}))
+    else:
+        print(f"{count} images of {generator.name}: {given.output}")
+
+
+def _settings(generator: "Generator", given: argparse.Namespace) -> "GuidedRunParams":
+    """The settings of the model's own samples with those that are given in their place."""
+    wanted = {
+        f"{segment}.{key}": getattr(given, f"{prefix}{key}")
+        for segment, prefix in (("visual", ""), ("prologue", "prologue_"))
+        for key in ("guidance", "temperature")
+    }
+    return generator.settings({axis: value for axis, value in wanted.items() if value is not None})

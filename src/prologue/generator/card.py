@@ -1,0 +1,92 @@
+"""The model card of an exported folder, filled from what the run recorded; nothing in it is made up."""
+
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from jinja2 import Environment, StrictUndefined
+
+from prologue.core.files import sha256
+from prologue.core.launch import own_cores
+from prologue.core.params_file import load_params
+from prologue.generator.generator import Generator
+from prologue.measures.recorded import read_metrics
+from prologue.measures.registry import MOST, NAMED, Metrics, find, find_interval
+from prologue.models.saved import parameter_count
+
+MANIFEST, METRICS = Path("data/shards/manifest.json"), Path("reports/metrics")
+TEMPLATE = files("prologue.generator") / "card.md"
+WATTS_PER_CORE, WATTS_PER_GPU = 15, 500  # assumed, of a process that is busy; for an estimate of energy
+LICENCES = {"fashion_mnist.zip": "Fashion-MNIST, MIT licence, Zalando SE"}  # of images that come with the project
+DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
+
+
+def model_card(generator: Generator, dtype: torch.dtype, name: str) -> str:
+    """The README.md of a generator exported as `name`: what it is, how it came about, what it measures, its limits.
+
+    Of a model whose project is not at hand it says what the model itself tells.
+    """
+    project = generator.project
+    run = _recorded(project) if project and (project / MANIFEST).is_file() and (project / METRICS).is_dir() else None
+    mit = run is not None and run["data_licence"]
+    config = generator.tokenizer.config
+    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True)
+    return environment.from_string(TEMPLATE.read_text()).render(
+        name=name,
+        package="prologue",
+        version=version("prologue"),
+        licence_id="mit" if mit else "other",
+        licence_of_weights="the MIT licence" if mit else "the terms of whoever publishes them, which are not recorded",
+        image_size=config.image_size,
+        classes=generator.classes,
+        prologue_tokens=generator.ar.vocabulary.prologue_tokens,
+        prologue_codebook=generator.ar.vocabulary.prologue_codebook,
+        visual_tokens=generator.ar.vocabulary.visual_tokens,
+        visual_codebook=generator.ar.vocabulary.visual_codebook,
+        tokenizer_parameters=parameter_count(generator.tokenizer),
+        ar_parameters=parameter_count(generator.ar),
+        cfg=generator.cfg,
+        dtype=DTYPES[dtype],
+        run=run,
+    )
+
+
+def _recorded(project: Path) -> dict[str, Any]:
+    """What the metrics and params of a project's last run tell of it."""
+    params, metrics = load_params(project / "params.yaml"), read_metrics(project / METRICS)
+    shards, tokenizer, ar = (metrics.get(stage, {}) for stage in ("shards", "tokenizer", "ar"))
+    source = params.data.source.name
+    hours, watts = sum(values.get("seconds", 0) for values in metrics.values()) / 3600, _watts(metrics)
+    steps = {"the tokenizer": tokenizer.get("steps"), "the AR model": ar.get("steps")}
+    return {
+        "source": source,
+        "images": f"{shards['train.images']:,}",
+        "held_out": f"{shards['val.images']:,}",
+        "data_licence": LICENCES.get(source),
+        "data_sha256": sha256(project / MANIFEST),
+        "steps": " and ".join(f"{what} for {count:,} steps" for what, count in steps.items() if count) or "imported",
+        "seed": params.seed,
+        "hardware": ", ".join(sorted({str(values.get("gpu", values["cpu"])) for values in metrics.values()})),
+        "hours": f"{hours:.2f}",
+        "watts": watts,
+        "watt_hours": f"{hours * watts:.0f}",
+        "extractor": params.evaluation.extractor,
+        "numbers": [row for name in MOST if (row := _row(metrics, name))],
+    }
+
+
+def _watts(metrics: Metrics) -> int:
+    """What the processes of a run are assumed to draw."""
+    processes = max(int(values.get("processes", 1)) for values in metrics.values())
+    on_gpu = any("gpu" in values for values in metrics.values())
+    return processes * (WATTS_PER_GPU if on_gpu else WATTS_PER_CORE * own_cores())
+
+
+def _row(metrics: Metrics, name: str) -> dict[str, str] | None:
+    hit, within = find(metrics, name), find_interval(metrics, name)
+    if hit is None:
+        return None
+    value = f"{hit[1]:.4g}" + (f" [{within[0]:.4g}, {within[1]:.4g}]" if within else "")
+    return {"label": NAMED[name].label, "value": value, "better": NAMED[name].better}

@@ -1,0 +1,115 @@
+"""Photos in, pictures and ids out: the files of the commands that use a generator."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from prologue.core.errors import PrologueError
+from prologue.core.files import replacing
+from prologue.data.images import open_image, to_rgb
+from prologue.data.sources.base import Unusable
+from prologue.data.transforms import center_crop
+from prologue.data.verify import check_image, check_size
+from prologue.models.tokenizer import Tokenizer, Tokens
+from prologue.sampling.images import Pixels
+
+MAX_PIXELS = 100_000_000  # of a photo; larger ones are refused as decompression bombs
+PICTURES = (".png", ".webp")
+
+
+def read_photo(content: bytes, size: int) -> Tensor:
+    """An image file's content, centre-cropped to a square: uint8 (3, size, size). Raises Unusable."""
+    check_size(len(content), MAX_PIXELS)
+    check_image(content, MAX_PIXELS)
+    return torch.from_numpy(center_crop(to_rgb(open_image(content)), size).copy()).permute(2, 0, 1)
+
+
+def read_photos(paths: list[Path], size: int) -> Tensor:
+    """Image files, or all of those in folders, by name: uint8 (N, 3, size, size).
+
+    Raises PrologueError naming a file that cannot be used.
+    """
+    return torch.stack([_read(path, size) for path in paths])
+
+
+def photo_paths(given: list[Path]) -> list[Path]:
+    """The image files among paths, where a folder stands for the files in it. Raises PrologueError where none is."""
+    found: list[Path] = []
+    for path in given:
+        if path.is_dir():
+            found += sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+        else:
+            found.append(path)
+    if not found:
+        raise PrologueError(f"{', '.join(map(str, given))}: no files there")
+    return found
+
+
+def _read(path: Path, size: int) -> Tensor:
+    try:
+        return read_photo(path.read_bytes(), size)
+    except (OSError, Unusable) as error:
+        raise PrologueError(f"{path} cannot be used: {error}") from None
+
+
+def check_output(output: Path) -> None:
+    """Raise PrologueError for a kind of file that `write_images` does not write."""
+    if output.suffix not in ("", ".npz", *PICTURES):
+        raise PrologueError(
+            f"{output}: give a picture ({' or '.join(PICTURES)}), an .npz, or a name without an ending for a folder"
+        )
+
+
+def write_images(output: Path, images: Pixels, labels: list[int] | None, names: list[str], grid: Image.Image) -> None:
+    """Write images uint8 (N, H, W, 3) as one `grid`, as an npz in the ADM layout, or each as NAME.png of a folder."""
+    check_output(output)
+    with replacing(output) as temporary:
+        if output.suffix == ".npz":
+            with temporary.open("wb") as file:
+                np.savez(file, images, *([] if labels is None else [np.array(labels, np.int64)]))  # arr_0, arr_1
+        elif output.suffix:
+            grid.save(temporary, format=output.suffix[1:], lossless=True)
+        else:
+            temporary.mkdir()
+            for image, name in zip(images, names, strict=True):
+                Image.fromarray(image).save(temporary / f"{name}.png")
+
+
+def write_ids(output: Path, tokens: Tokens, names: list[str]) -> None:
+    """Write ids as an npz: visual uint16 (N, Nv), prologue uint16 (N, Np) where there is one, names (N,)."""
+    parts = {name: part.cpu().numpy().astype(np.uint16) for name, part in tokens._asdict().items() if part is not None}
+    with replacing(output) as temporary, temporary.open("wb") as file:
+        np.savez(file, names=np.array(names), **parts)
+
+
+def read_ids(path: Path, tokenizer: Tokenizer) -> tuple[Tokens, list[str]]:
+    """What `write_ids` wrote, with the names. Raises PrologueError for ids that are not of this tokenizer."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        visual = arrays["visual"]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+        raise PrologueError(f"{path} holds no ids, which `prologue encode` writes: {error}") from None
+    config = tokenizer.config
+    _check_ids(path, "visual", visual, config.visual_tokens, config.tokenizer.codebook)
+    prologue = arrays.get("prologue")
+    if prologue is not None and config.prologue is not None:
+        _check_ids(path, "prologue", prologue, config.prologue.tokens, config.prologue.codebook)
+    names = [str(name) for name in arrays.get("names", range(len(visual)))]
+    ids = [None if part is None else torch.from_numpy(part.astype(np.int64)) for part in (prologue, visual)]
+    assert ids[1] is not None
+    return Tokens(ids[0], ids[1]), names
+
+
+def _check_ids(path: Path, segment: str, ids: NDArray[np.generic], tokens: int, codes: int) -> None:
+    if ids.ndim != 2 or ids.shape[1] != tokens or not np.issubdtype(ids.dtype, np.integer):
+        raise PrologueError(
+            f"{path}: {segment} ids are {ids.dtype} {ids.shape}, but this model has {tokens} {segment} tokens an image"
+        )
+    if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < codes:
+        raise PrologueError(f"{path}: {segment} ids up to {int(ids.max())}, but this model has {codes} {segment} codes")

@@ -1,0 +1,126 @@
+"""Where a generator is found: this project's last run, an exported folder, a published one, or the one that ships."""
+
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
+
+from prologue.core.errors import PrologueError
+from prologue.core.files import read_json, replacing, write_json
+from prologue.core.params import GuidedRunParams, Section
+from prologue.core.params_file import load_params
+from prologue.generator.card import model_card
+from prologue.generator.generator import Generator
+from prologue.interop import published
+from prologue.models.saved import load_ar, load_tokenizer, save_model
+from prologue.sampling.adopted import read_adopted, with_adopted
+
+SHIPPED = "small"  # its name on the command line
+CONFIG, FORMAT = "config.json", "prologue"
+PLAIN = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "guidance": 1.0, "schedule": "constant", "power": 1.0}
+
+
+class GeneratorConfig(Section):
+    """`config.json` of an exported folder."""
+
+    format: str
+    name: str
+    classes: list[str]
+    cfg: GuidedRunParams
+
+
+def load_generator(model: str | None = None) -> Generator:
+    """The generator of a folder: an exported one, a project of ours, or the authors' published one.
+
+    None is the project in the working directory once it has trained, else the one that ships, which `small` names too.
+
+    Raises:
+        PrologueError: the folder is none of these, or holds half of one.
+    """
+    if model == SHIPPED or (model is None and not Path("models/ar").is_dir()):
+        return _exported(shipped_folder())
+    folder = Path(model or ".")
+    if not folder.is_dir():
+        raise PrologueError(f"{folder} is no folder: give a project, an exported or a published model, or `{SHIPPED}`")
+    if (folder / "models" / "ar").is_dir():
+        return _of_project(folder)
+    if folder.resolve().name == "models" and (folder / "ar").is_dir():
+        return _of_project(folder.parent)
+    if (folder / CONFIG).is_file():
+        return _exported(folder)
+    if (folder / "tokenizer").is_dir():
+        return _published(folder)
+    raise PrologueError(
+        f"{folder} holds no model: neither models/ar of a project (run `dvc repro` there), nor {CONFIG} of an export, "
+        "nor tokenizer/ and ar/ of a published checkpoint"
+    )
+
+
+def shipped_folder() -> Path:
+    """The folder of the small model that is part of the package."""
+    return Path(str(files("prologue.generator") / SHIPPED))
+
+
+def export(generator: Generator, output: Path, dtype: torch.dtype, name: str | None = None) -> None:
+    """Write a generator to a folder that `load_generator` reads: tokenizer/, ar/, config.json, and its card README.md.
+
+    Weights are stored as `dtype`; in fp32 what is loaded again is equal to the bit. `name` takes the place of its own.
+
+    Raises PrologueError where something else lies there.
+    """
+    if output.exists() and not (output / CONFIG).is_file() and (output.is_file() or any(output.iterdir())):
+        raise PrologueError(f"{output} holds something else; give a new folder")
+    config = GeneratorConfig(
+        format=FORMAT, name=name or generator.name, classes=list(generator.classes), cfg=generator.cfg
+    )
+    with replacing(output) as folder:
+        save_model(folder / "tokenizer", generator.tokenizer)
+        save_model(folder / "ar", generator.ar)
+        for part in ("tokenizer", "ar"):
+            weights = folder / part / "model.safetensors"
+            tensors = load_file(weights).items()
+            save_file(
+                {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors}, weights
+            )
+        write_json(folder / CONFIG, config.model_dump())
+        (folder / "README.md").write_text(model_card(generator, dtype, config.name))
+
+
+def _exported(folder: Path) -> Generator:
+    try:
+        config = GeneratorConfig.model_validate(read_json(folder / CONFIG))
+    except (ValidationError, ValueError) as error:
+        raise PrologueError(f"{folder / CONFIG} describes no exported model: {error}") from None
+    tokenizer, ar = load_tokenizer(folder / "tokenizer"), load_ar(folder / "ar")
+    return _checked(Generator(config.name, tokenizer, ar, tuple(config.classes), config.cfg), folder)
+
+
+def _of_project(folder: Path) -> Generator:
+    """The models of the last run of a project, sampled as its samples are."""
+    sampling = with_adopted(load_params(folder / "params.yaml").sampling, read_adopted(folder / "data" / "sweep"))
+    manifest = folder / "data" / "tokens" / "manifest.json"
+    if not manifest.is_file():
+        raise PrologueError(f"{manifest} is missing: run `dvc repro` in {folder.resolve()}")
+    models = folder / "models"
+    classes = [str(name) for name in read_json(manifest)["classes"]]
+    tokenizer, ar = load_tokenizer(models / "attached"), load_ar(models / "ar")
+    name = folder.resolve().name
+    return _checked(Generator(name, tokenizer, ar, tuple(classes), sampling.cfg, sampling.precision, folder), models)
+
+
+def _checked(generator: Generator, folder: Path) -> Generator:
+    """The generator. Raises PrologueError where its parts do not belong together."""
+    if generator.tokenizer.vocabulary(len(generator.classes)) != generator.ar.vocabulary:
+        raise PrologueError(f"{folder}: tokenizer and AR model do not belong together, or have other classes")
+    return generator
+
+
+def _published(folder: Path) -> Generator:
+    """A published model: it tells neither the names of its classes nor how to sample it, which is without guidance."""
+    tokenizer = published.load_tokenizer(folder)
+    ar = published.load_ar(folder, tokenizer)
+    classes = tuple(str(label) for label in range(ar.vocabulary.classes))
+    plain = GuidedRunParams.model_validate({"prologue": PLAIN, "visual": PLAIN})
+    return Generator(folder.resolve().name, tokenizer, ar, classes, plain)

@@ -1,0 +1,103 @@
+"""What images are asked of: a tokenizer, the AR model of its ids, names of classes, settings of sampling."""
+
+import difflib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from prologue.core.errors import PrologueError
+from prologue.core.params import GuidedRunParams, PlainRunParams, Precision
+from prologue.core.precision import faster_precision
+from prologue.core.runtime import start_accelerator
+from prologue.core.systems import with_setting
+from prologue.models.ar import ARModel
+from prologue.models.tokenizer import Tokenizer, Tokens
+from prologue.sampling.generation import Seed, TokenSampler
+from prologue.sampling.images import DTYPES, Pixels, choices_of, decode, guidance_of
+from prologue.sampling.prologues import HELD
+
+Run: TypeAlias = GuidedRunParams | PlainRunParams
+NAMED = 10  # classes in a message
+
+
+@dataclass(frozen=True)
+class Generator:
+    """Both models in eval mode, a name for each class of the AR model, and the settings that its samples were made by.
+
+    `name` is for people: where it came from. `project` is the folder of the run that trained it, where that is at hand.
+    """
+
+    name: str
+    tokenizer: Tokenizer
+    ar: ARModel
+    classes: tuple[str, ...]
+    cfg: GuidedRunParams
+    precision: Precision = "auto"
+    project: Path | None = None
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        """Of matrix products while sampling; `auto` is what this machine is faster in."""
+        return DTYPES[faster_precision(start_accelerator()) if self.precision == "auto" else self.precision]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and colours of an image."""
+        size = self.tokenizer.config.image_size
+        return size, size, 3
+
+    def labels_of(self, names: list[str]) -> list[int]:
+        """Labels of classes by name. Raises PrologueError for a name that is none, with the nearest."""
+        for name in names:
+            if name not in self.classes:
+                near = difflib.get_close_matches(name, self.classes, cutoff=0.5)
+                known = ", ".join(near or self.classes[:NAMED]) + ("" if near else " ...")
+                raise PrologueError(
+                    f"there is no class {name!r} in {self.name}; {'nearest' if near else 'known'}: {known}"
+                )
+        return [self.classes.index(name) for name in names]
+
+    def settings(self, changed: dict[str, float]) -> GuidedRunParams:
+        """The model's own settings of sampling with some changed, by SEGMENT.KEY; `visual.guidance` is one.
+
+        Raises PrologueError for a value out of range.
+        """
+        run = self.cfg
+        for axis, value in changed.items():
+            try:
+                run = with_setting(run, axis, value)
+            except ValueError as error:
+                raise PrologueError(str(error)) from None
+        return run
+
+    def sample(self, run: Run, labels: list[int], seeds: list[Seed], prologue: Tensor | None = None) -> Tokens:
+        """Ids of one image per label; `prologue` (B, Np) is held where given. The stage samples draws the same."""
+        labelled = torch.tensor(labels, device=self.ar.token_embedding.weight.device)
+        guided = isinstance(run, GuidedRunParams) and (run.prologue.guidance, run.visual.guidance) != (1, 1)
+        guidance = guidance_of(run) if guided and isinstance(run, GuidedRunParams) else None
+        return TokenSampler(self.ar, guidance, choices_of(run), self.dtype).sample(labelled, seeds, prologue)
+
+    def held(self, run: Run, labels: list[int], seed: int) -> Tensor:
+        """A sampled prologue of each label (B, Np), to be held; the stage samples holds those of its first classes.
+
+        Raises PrologueError where the model has no prologue.
+        """
+        prologue = self.sample(run, labels, [(seed, HELD + row) for row in range(len(labels))]).prologue
+        return self._present(prologue)
+
+    def prologue_of(self, images: Tensor) -> Tensor:
+        """Prologue ids (B, Np) of images uint8 (B, 3, H, W). Raises PrologueError where the model has no prologue."""
+        return self._present(self.tokenizer.encode(images).prologue)
+
+    def _present(self, prologue: Tensor | None) -> Tensor:
+        if prologue is None:
+            raise PrologueError(f"{self.name} has no prologue to hold: its system is a baseline without one")
+        return prologue
+
+    def pixels(self, tokens: Tokens) -> Pixels:
+        """Images uint8 (B, H, W, 3) of ids."""
+        return decode(self.tokenizer, tokens.visual)

@@ -1,0 +1,1 @@
+"""The playground: a page on this machine's loopback that asks a trained model for images."""

@@ -1,0 +1,55 @@
+"""The page of `prologue try`: what a trained model does, in three pictures."""
+
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import torch
+from jinja2 import Environment, PackageLoader
+from PIL import Image
+
+from prologue.core.files import replacing
+from prologue.figures.grids import pair_grid
+from prologue.figures.samples import table_grid
+from prologue.generator.files import read_photo
+from prologue.generator.generator import Generator
+
+ROWS, COLUMNS = 10, 8
+EXAMPLES = files("prologue.generator") / "examples"  # ten images of Fashion-MNIST, which the small model has not seen
+
+
+def write_first_look(generator: Generator, output: Path) -> Path:
+    """Write the folder `output`: index.html with samples, held prologues (where there are any), reconstructions.
+
+    Returns the path of the page.
+    """
+    pictures = {"samples": _samples(generator, held=False)}
+    if generator.ar.vocabulary.prologue_tokens:
+        pictures["held_prologues"] = _samples(generator, held=True)
+    pictures["reconstructions"] = _reconstructions(generator)
+    template = Environment(loader=PackageLoader("prologue.report"), autoescape=True).get_template("first_look.html")
+    with replacing(output) as folder:
+        folder.mkdir()
+        for name, picture in pictures.items():
+            picture.save(folder / f"{name}.png")
+        (folder / "index.html").write_text(template.render(name=generator.name, pictures=list(pictures)))
+    return output / "index.html"
+
+
+def _samples(generator: Generator, held: bool) -> Image.Image:
+    """A row for each of the first classes; with `held`, its images share a prologue."""
+    classes = list(range(min(ROWS, len(generator.classes))))
+    labels = np.repeat(classes, COLUMNS).tolist()
+    prologue = generator.held(generator.cfg, classes, 0).repeat_interleave(COLUMNS, dim=0) if held else None
+    tokens = generator.sample(generator.cfg, labels, [(0, image) for image in range(len(labels))], prologue)
+    rows = generator.pixels(tokens).reshape(len(classes), COLUMNS, *generator.image_shape)
+    return table_grid(rows, [generator.classes[label] for label in classes])
+
+
+def _reconstructions(generator: Generator) -> Image.Image:
+    """Real images above what the tokenizer makes of them."""
+    size = generator.tokenizer.config.image_size
+    paths = sorted(EXAMPLES.iterdir(), key=lambda path: path.name)
+    images = torch.stack([read_photo(path.read_bytes(), size) for path in paths])
+    copies = generator.pixels(generator.tokenizer.encode(images))
+    return pair_grid(images.permute(0, 2, 3, 1).numpy(), copies, len(images))

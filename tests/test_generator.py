@@ -1,0 +1,207 @@
+"""Trained models in use: `prologue sample`, `encode`, `decode`, `export`, `try`, and the model that ships."""
+
+import json
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import ROOT, tiny_params
+from torch.nn.functional import cross_entropy
+from trained_project import make_trained_project
+
+from prologue.cli import main as cli
+from prologue.core.files import read_json
+from prologue.generator.files import read_photo
+from prologue.generator.folders import load_generator, shipped_folder
+from prologue.measures.images import image_psnr
+from prologue.models.saved import load_ar, load_tokenizer
+from prologue.models.tokenizer import to_uint8
+from prologue.pipeline.samples import make_samples
+
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture(scope="module")
+def project(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_trained_project(tmp_path_factory.mktemp("sampled") / "my-run", trained)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command line in an empty folder; returns its exit status and all that it printed."""
+    monkeypatch.chdir(tmp_path)
+
+    def run_command(*words: str | Path) -> tuple[int, str]:
+        monkeypatch.setattr("sys.argv", ["prologue", *map(str, words)])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            status = int(end.code or 0)
+        printed = capsys.readouterr()
+        return status, printed.out + printed.err
+
+    return run_command
+
+
+def test_the_command_draws_what_the_stage_draws(run: Run, project: Path, shards: Path, tmp_path: Path) -> None:
+    params = tiny_params()
+    models = (project / "models" / "ar", project / "models" / "attached")
+    make_samples(
+        params, *models, project / "data" / "tokens", shards, project / "data" / "sweep", tmp_path / "s", tmp_path / "f"
+    )
+    assert run("sample", project, "--images", 12, "--output", "own.npz")[0] == 0
+    with np.load("s/cfg.npz") as stage, np.load("own.npz") as own:
+        assert (stage["arr_0"] == own["arr_0"]).all()
+        assert (stage["arr_1"] == own["arr_1"]).all()
+    assert run("sample", project, "--images", 12, "--output", "other.npz", "--seed", 1)[0] == 0
+    with np.load("other.npz") as other, np.load("own.npz") as own:
+        assert (other["arr_0"] != own["arr_0"]).any()
+
+
+def test_each_setting_reaches_the_sampler(run: Run, project: Path) -> None:
+    drawn = {}
+    for flags in ("", "--guidance 9", "--prologue-guidance 9", "--temperature 0.1", "--prologue-temperature 0.1"):
+        status, printed = run("sample", project, "--images", "8", "--json", *flags.split())
+        assert status == 0
+        drawn[flags] = json.loads(printed)
+    ids = {flags: (json.dumps(one["prologue"]), json.dumps(one["visual"])) for flags, one in drawn.items()}
+    assert len({visual for _, visual in ids.values()}) == len(ids), "a setting changed nothing"
+    for flags in ("--guidance 9", "--temperature 0.1"):
+        assert ids[flags][0] == ids[""][0], "a setting of the visual tokens changed the prologue"
+    assert drawn["--guidance 9"]["settings"]["visual"]["guidance"] == 9
+
+
+def test_a_held_prologue_is_shared_by_a_class_and_one_of_a_photo_by_all(run: Run, project: Path) -> None:
+    held = json.loads(run("sample", project, "--images", 6, "--hold-prologue", "--json")[1])
+    assert held["classes"] == ["dawn", "dusk"] * 3
+    assert held["prologue"][::2] == held["prologue"][:1] * 3
+    assert held["visual"][0] != held["visual"][2]
+    Image.effect_noise((40, 30), 90).convert("RGB").save("photo.png")
+    own = json.loads(run("encode", "photo.png", "--model", project, "--json")[1])["images"][0]["prologue"]
+    drawn = json.loads(run("sample", project, "--prologue-from", "photo.png", "--classes", "dusk", "--json")[1])
+    assert drawn["prologue"] == [own] * 16
+    assert set(drawn["classes"]) == {"dusk"}
+
+
+def test_kinds_of_output(run: Run, project: Path) -> None:
+    for name in ("grid.png", "grid.webp", "set.npz", "folder"):
+        status, printed = run("sample", project, "--images", 4, "--output", name)
+        assert status == 0
+        assert name in printed
+    assert sorted(path.name for path in Path("folder").iterdir()) == [
+        f"{image:06d}_{name}.png" for image, name in enumerate(["dawn", "dusk"] * 2)
+    ]
+    with np.load("set.npz") as samples, Image.open("folder/000001_dusk.png") as picture:
+        assert (samples["arr_0"][1] == np.array(picture)).all()
+    assert Image.open("grid.webp").size == Image.open("grid.png").size
+
+
+def test_encoding_and_decoding_are_the_tokenizers(run: Run, project: Path) -> None:
+    Path("photos").mkdir()
+    for number in range(3):
+        Image.effect_noise((50, 40), 60 + 30 * number).convert("RGB").save(f"photos/{number}.png")
+    status, printed = run("encode", "photos", "--model", project, "--output", "ids.npz")
+    assert status == 0
+    assert "bits per pixel" in printed
+    assert run("decode", "ids.npz", "--model", project, "--output", "copies")[0] == 0
+    tokenizer = load_tokenizer(project / "models" / "attached")
+    with np.load("ids.npz") as ids:
+        assert list(ids["names"]) == ["0.png", "1.png", "2.png"]
+        copies = to_uint8(tokenizer.decode(torch.from_numpy(ids["visual"].astype(np.int64))))
+    assert (np.array(Image.open("copies/000002_2.png")) == copies[2].permute(1, 2, 0).numpy()).all()
+    assert Image.open("ids.png").height > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("sample PROJECT --classes dawm,dusk", "there is no class 'dawm' in my-run; nearest: dawn"),
+        ("sample PROJECT --output samples.gif", "samples.gif: give a picture (.png or .webp), an .npz, or a name"),
+        ("sample PROJECT --guidance -1", "visual.guidance cannot be -1"),
+        ("sample nowhere", "nowhere is no folder: give a project, an exported or a published model, or `small`"),
+        ("sample PROJECT/data", "holds no model: neither models/ar of a project"),
+        ("sample PROJECT --prologue-from PROJECT/params.yaml", "params.yaml cannot be used: does not decode"),
+        ("encode PROJECT/missing.png --model PROJECT", "missing.png cannot be used: "),
+        ("decode PROJECT/params.yaml --model PROJECT", "params.yaml holds no ids, which `prologue encode` writes"),
+        ("export PROJECT --model PROJECT", "holds something else; give a new folder"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(run: Run, project: Path, words: str, said: str) -> None:
+    status, printed = run(*words.replace("PROJECT", str(project)).split())
+    assert status == 1
+    assert said in printed
+    assert "Traceback" not in printed
+    assert not list(Path().iterdir())
+
+
+def test_ids_of_another_model_are_refused(run: Run, project: Path) -> None:
+    visual = np.zeros((2, 16), np.uint16)
+    for name, changed in {"few": visual[:, :5], "large": visual + 32, "float": visual.astype(float)}.items():
+        np.savez(f"{name}.npz", visual=changed)
+        status, printed = run("decode", f"{name}.npz", "--model", project)
+        assert status == 1
+        assert "this model has" in printed
+    assert not Path("decoded.png").exists()
+
+
+def test_an_exported_model_is_equal_to_the_bit_and_samples_the_same(run: Run, project: Path) -> None:
+    assert run("export", "moved/model", "--model", project)[0] == 0
+    for part, load, source in (("tokenizer", load_tokenizer, "attached"), ("ar", load_ar, "ar")):
+        own, original = (
+            load(folder).state_dict() for folder in (Path("moved/model", part), project / "models" / source)
+        )
+        assert all(torch.equal(own[name], tensor) for name, tensor in original.items())
+    assert run("export", "half", "--model", project, "--dtype", "bf16", "--name", "half")[0] == 0
+    sizes = [sum(file.stat().st_size for file in Path(name).rglob("*.safetensors")) for name in ("moved/model", "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+    generator, moved = load_generator(str(project)), load_generator("moved/model")
+    assert moved.classes == generator.classes
+    assert moved.cfg == generator.cfg
+    shutil.rmtree("moved/model/ar")
+    status, printed = run("sample", "moved/model")
+    assert status == 1
+    assert "is missing" in printed
+
+
+def test_the_card_tells_what_the_run_recorded_and_nothing_else(run: Run, project: Path) -> None:
+    assert run("export", "bare", "--model", project)[0] == 0
+    bare = Path("bare/README.md").read_text()
+    assert "2 classes (dawn, dusk)" in bare
+    assert "## Training" not in bare
+    shutil.copytree(project, "whole")
+    shutil.copytree(ROOT / "reports" / "metrics", "whole/reports/metrics")
+    Path("whole/data/shards").mkdir()
+    Path("whole/data/shards/manifest.json").write_text("{}")
+    assert run("export", "told", "--model", "whole", "--name", "a name")[0] == 0
+    card = Path("told/README.md").read_text()
+    psnr = read_json(ROOT / "reports" / "metrics" / "evaluate_reconstruction.json")["psnr"]
+    assert f"| PSNR, dB | {psnr:.4g} | higher |" in card
+    assert "# a name" in card
+    assert read_json(ROOT / "reports" / "metrics" / "ar.json")["cpu"] in card
+    assert "an estimate, as nothing was metered" in card
+    parts = card.split("## ")[1:]
+    assert all(len(part.strip().splitlines()) > 1 for part in parts), "a heading with nothing under it"
+
+
+def test_the_model_that_ships_is_the_default_runs() -> None:
+    """Every tenth held-out image: PSNR and nats are those of the committed metrics, but for the choice of images."""
+    assert sum(file.stat().st_size for file in shipped_folder().rglob("*")) < 8e6
+    generator, metrics = load_generator("small"), ROOT / "reports" / "metrics"
+    with zipfile.ZipFile(ROOT / "data" / "fashion_mnist.zip") as archive:
+        names = sorted(name for name in archive.namelist() if name.startswith("val/") and name.endswith(".png"))[::10]
+        images = torch.stack([read_photo(archive.read(name), 32) for name in names])
+    labels = torch.tensor(generator.labels_of([name.split("/")[1] for name in names]))
+    tokens = generator.tokenizer.encode(images)
+    psnr = image_psnr(to_uint8(generator.tokenizer.decode(tokens.visual)), images).mean().item()
+    assert psnr == pytest.approx(read_json(metrics / "evaluate_reconstruction.json")["psnr"], abs=0.3)
+    with torch.no_grad():
+        logits = generator.ar(tokens.prologue, tokens.visual, labels)
+    ids = generator.ar.vocabulary.sequence(tokens.prologue, tokens.visual)
+    nats = cross_entropy(logits.flatten(0, 1), ids.flatten(), reduction="sum").item() / len(images)
+    assert nats == pytest.approx(read_json(metrics / "evaluate_likelihood.json")["nats"]["total"], rel=0.03)
