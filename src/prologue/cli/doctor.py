@@ -5,11 +5,11 @@ import json
 import sys
 
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
 
 from prologue.cli.commands import Commands
 
-MARKS = {"good": "[green]good[/green]", "note": "[yellow]note[/yellow]", "bad": "[red]bad[/red]"}
+COLOURS = {"good": "green", "note": "yellow", "bad": "red"}
 
 
 def add_to(commands: Commands) -> None:
@@ -27,9 +27,10 @@ def run(given: argparse.Namespace) -> None:
     if given.json:
         print(json.dumps([finding._asdict() for finding in findings], indent=2))
     else:
-        table = Table("what", "", "found", "what to do")
-        for finding in findings:
-            table.add_row(finding.what, MARKS[finding.state], finding.found, finding.advice)
-        Console().print(table)
+        console = Console(highlight=False)
+        for what, state, found, advice in findings:
+            console.print(f"[{COLOURS[state]}]{state}[/]  {what}: {escape(found)}", soft_wrap=True)
+            if advice:  # on a line of its own, so that addresses and paths can be copied
+                console.print(f"      {escape(advice)}", soft_wrap=True)
     if any(finding.state == "bad" for finding in findings):
         sys.exit(1)
