@@ -5,17 +5,19 @@ import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.errors import HFValidationError
 from PIL import Image
 from tiny import ROOT, tiny_params
 from torch.nn.functional import cross_entropy
 from trained_project import make_trained_project
 
 from prologue.cli import main as cli
-from prologue.core.files import read_json
+from prologue.core.files import read_json, sha256
 from prologue.generator.files import read_photo
 from prologue.generator.folders import load_generator, shipped_folder
 from prologue.measures.images import image_psnr
@@ -100,6 +102,14 @@ def test_kinds_of_output(run: Run, project: Path) -> None:
     with np.load("set.npz") as samples, Image.open("folder/000001_dusk.png") as picture:
         assert (samples["arr_0"][1] == np.array(picture)).all()
     assert Image.open("grid.webp").size == Image.open("grid.png").size
+    for name in ("grid.png", "grid.webp", "set.npz", "folder/000001_dusk.png"):
+        status, printed = run("inspect", name, "--json")
+        assert status == 0
+        recipe = json.loads(printed)
+        assert recipe["weights_sha256"] == load_generator(str(project)).weights_sha256
+        assert (recipe["seed"], recipe["classes"]) == (0, ["dawn", "dusk"] * 2)
+        assert recipe.get("image") == (1 if "/" in name else None)
+    assert "seed: 0" in run("inspect", "grid.png")[1]
 
 
 def test_encoding_and_decoding_are_the_tokenizers(run: Run, project: Path) -> None:
@@ -160,13 +170,43 @@ def test_an_exported_model_is_equal_to_the_bit_and_samples_the_same(run: Run, pr
     assert run("export", "half", "--model", project, "--dtype", "bf16", "--name", "half")[0] == 0
     sizes = [sum(file.stat().st_size for file in Path(name).rglob("*.safetensors")) for name in ("moved/model", "half")]
     assert sizes[1] < 0.6 * sizes[0]
+    listed = read_json(Path("moved/model/manifest.json"))
+    assert listed == {name: sha256(Path("moved/model", name)) for name in listed}
+    assert {"config.json", "README.md", "ar/model.safetensors"} <= listed.keys()
     generator, moved = load_generator(str(project)), load_generator("moved/model")
+    assert moved.weights_sha256 == generator.weights_sha256 != load_generator("half").weights_sha256
     assert moved.classes == generator.classes
     assert moved.cfg == generator.cfg
     shutil.rmtree("moved/model/ar")
     status, printed = run("sample", "moved/model")
     assert status == 1
     assert "is missing" in printed
+
+
+def test_an_export_is_pushed_with_the_users_own_token(  # to a stub of the Hub's client
+    run: Run, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[str, dict[str, Any]]] = []
+
+    class Hub:
+        def create_repo(self, repository: str, **how: Any) -> str:
+            if repository == "not mine/model":
+                raise HFValidationError("not yours")
+            calls.append((repository, how))
+            return f"https://hub/{repository}"
+
+        def upload_folder(self, **how: Any) -> None:
+            calls.append(("upload", {**how, "files": sorted(path.name for path in how["folder_path"].iterdir())}))
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    status, printed = run("export", "out", "--model", project, "--push", "me/model")
+    assert status == 0
+    assert "https://hub/me/model" in printed
+    assert calls[0] == ("me/model", {"private": True, "exist_ok": True})
+    assert calls[1][1]["files"] == ["README.md", "ar", "config.json", "manifest.json", "tokenizer"]
+    status, printed = run("export", "out", "--model", project, "--push", "not mine/model")
+    assert status == 1
+    assert "was not uploaded: not yours; `hf auth login` sets your token" in printed
 
 
 def test_the_card_tells_what_the_run_recorded_and_nothing_else(run: Run, project: Path) -> None:
@@ -185,6 +225,7 @@ def test_the_card_tells_what_the_run_recorded_and_nothing_else(run: Run, project
     assert "# a name" in card
     assert read_json(ROOT / "reports" / "metrics" / "ar.json")["cpu"] in card
     assert "an estimate, as nothing was metered" in card
+    assert not Path("told/LICENSE").exists(), "the licence of these photos is not known"
     parts = card.split("## ")[1:]
     assert all(len(part.strip().splitlines()) > 1 for part in parts), "a heading with nothing under it"
 

@@ -16,8 +16,9 @@ from PIL.PngImagePlugin import PngImageFile
 from trained_project import make_trained_project
 
 from prologue.core.errors import PrologueError
+from prologue.core.recipe import KEY as RECIPE
 from prologue.generator.folders import load_generator
-from prologue.play.answers import RECIPE, Answers
+from prologue.play.answers import Answers
 from prologue.play.server import MOST_BYTES, is_loopback, serve
 
 ASKED = {

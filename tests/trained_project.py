@@ -13,7 +13,7 @@ from prologue.sampling.adopted import ADOPTED
 def make_trained_project(folder: Path, trained: Path) -> Path:
     """A project folder of the models of the fixture `trained`; returns it."""
     (folder / "data").mkdir(parents=True)
-    params = tiny_params().model_dump(mode="json")
+    params = tiny_params(data__source="photos").model_dump(mode="json")
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     for name, place in {"tokenizer": "models/attached", "ar": "models/ar", "tokens": "data/tokens"}.items():
         shutil.copytree(trained / name, folder / place)

@@ -37,6 +37,7 @@ def run(given: argparse.Namespace) -> None:
     generator = load_generator(given.model)
     tokens, names = read_ids(given.ids, generator.tokenizer)
     images = generator.pixels(tokens)
+    recipe = generator.recipe(decoded_from=names)
     files = [f"{image:06d}_{Path(name).stem}" for image, name in enumerate(names)]
-    write_images(given.output, images, None, files, image_grid(images, min(COLUMNS, len(images))))
+    write_images(given.output, images, None, files, image_grid(images, min(COLUMNS, len(images))), recipe)
     print(f"{len(images)} images of {given.ids}: {given.output}")

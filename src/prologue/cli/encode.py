@@ -35,6 +35,7 @@ def run(given: argparse.Namespace) -> None:
     import torch  # takes seconds to load, as what needs it does
 
     from prologue.core.files import replacing
+    from prologue.core.recipe import save_picture
     from prologue.figures.grids import pair_grid
     from prologue.generator.files import photo_paths, read_photos, write_ids
     from prologue.generator.folders import load_generator
@@ -46,10 +47,12 @@ def run(given: argparse.Namespace) -> None:
     images = read_photos(paths, size)
     tokens = generator.tokenizer.encode(images)
     copies = generator.pixels(tokens)
-    write_ids(given.output, tokens, [path.name for path in paths])
+    recipe = generator.recipe(encoded=[path.name for path in paths])
+    write_ids(given.output, tokens, [path.name for path in paths], recipe)
     picture = given.output.with_suffix(".png")
     with replacing(picture) as temporary:
-        pair_grid(images.permute(0, 2, 3, 1).numpy(), copies, PAIRS_PER_ROW).save(temporary, format="PNG")
+        pairs = pair_grid(images.permute(0, 2, 3, 1).numpy(), copies, PAIRS_PER_ROW)
+        save_picture(pairs, temporary, "png", recipe, "compositeWithTrainedAlgorithmicMedia")
     bits, psnr = (
         bits_per_pixel(generator.ar.vocabulary, size),
         image_psnr(torch.from_numpy(copies).permute(0, 3, 1, 2), images),

@@ -21,15 +21,21 @@ def add_to(commands: Commands) -> None:
     parser.add_argument("output", type=Path, help="the folder; one that is there is replaced")
     parser.add_argument("--model", help="as MODEL of `prologue sample`")
     parser.add_argument("--name", help="what its users see (default: the model's)")
+    parser.add_argument(
+        "--push", metavar="USER/NAME", help="also upload it to the Hugging Face Hub, with your own token"
+    )
     parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="of the weights (default: fp32)")
     parser.set_defaults(run=run)
 
 
 def run(given: argparse.Namespace) -> None:
     """Write the folder. Raises PrologueError where there is no model, or where something else lies there."""
-    from prologue.generator.folders import export, load_generator  # these need torch, which takes seconds to load
+    from prologue.generator.export import export, push  # these need torch, which takes seconds to load
+    from prologue.generator.folders import load_generator
     from prologue.sampling.images import DTYPES
 
     export(load_generator(given.model), given.output, DTYPES[given.dtype], given.name)
     megabytes = sum(file.stat().st_size for file in given.output.rglob("*") if file.is_file()) / 1e6
+    if given.push:
+        print(f"uploaded to {push(given.output, given.push)}, private if it is new")
     print(f"{given.output}: {megabytes:.1f} MB; `prologue sample {given.output}` draws from it")

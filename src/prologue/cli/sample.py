@@ -71,9 +71,11 @@ def run(given: argparse.Namespace) -> None:
     tokens = generator.sample(settings, labels, [(given.seed, image) for image in range(count)], prologue)
     images, names = generator.pixels(tokens), [generator.classes[label] for label in labels]
     files = [f"{image:06d}_{name.replace('/', '-')}" for image, name in enumerate(names)]
-    write_images(given.output, images, labels, files, turns_grid(images, names, len(chosen)))
+    drawn = generator.recipe(seed=given.seed, settings=settings.model_dump(), classes=names)
+    if given.prologue_from or given.hold_prologue:
+        drawn["prologue"] = "of a photo" if given.prologue_from else "held by class"
+    write_images(given.output, images, labels, files, turns_grid(images, names, len(chosen)), drawn)
     if given.json:
-        drawn = {"model": generator.name, "seed": given.seed, "settings": settings.model_dump(), "classes": names}
         ids = {name: part.tolist() for name, part in tokens._asdict().items() if part is not None}
         print(json.dumps({**drawn, "output": str(given.output), **ids}))
     else:

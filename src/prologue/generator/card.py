@@ -23,14 +23,20 @@ LICENCES = {"fashion_mnist.zip": "Fashion-MNIST, MIT licence, Zalando SE"}  # of
 DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 
 
-def model_card(generator: Generator, dtype: torch.dtype, name: str) -> str:
+def data_licence(project: Path | None) -> str | None:
+    """The licence of a project's images, where it is known: of those that come with Prologue."""
+    return None if project is None else LICENCES.get(load_params(project / "params.yaml").data.source.name)
+
+
+def model_card(generator: Generator, dtype: torch.dtype, name: str, figures: list[str]) -> str:
     """The README.md of a generator exported as `name`: what it is, how it came about, what it measures, its limits.
 
-    Of a model whose project is not at hand it says what the model itself tells.
+    `figures` are the names of pictures in its figures/. Of a model whose project is not at hand it says what the model
+    itself tells.
     """
     project = generator.project
     run = _recorded(project) if project and (project / MANIFEST).is_file() and (project / METRICS).is_dir() else None
-    mit = run is not None and run["data_licence"]
+    mit = data_licence(project)
     config = generator.tokenizer.config
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True)
     return environment.from_string(TEMPLATE.read_text()).render(
@@ -50,6 +56,7 @@ def model_card(generator: Generator, dtype: torch.dtype, name: str) -> str:
         cfg=generator.cfg,
         dtype=DTYPES[dtype],
         run=run,
+        figures=figures,
     )
 
 
@@ -64,7 +71,7 @@ def _recorded(project: Path) -> dict[str, Any]:
         "source": source,
         "images": f"{shards['train.images']:,}",
         "held_out": f"{shards['val.images']:,}",
-        "data_licence": LICENCES.get(source),
+        "data_licence": data_licence(project),
         "data_sha256": sha256(project / MANIFEST),
         "steps": " and ".join(f"{what} for {count:,} steps" for what, count in steps.items() if count) or "imported",
         "seed": params.seed,

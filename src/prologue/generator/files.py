@@ -11,6 +11,7 @@ from torch import Tensor
 
 from prologue.core.errors import PrologueError
 from prologue.core.files import replacing
+from prologue.core.recipe import Recipe, recipe_array, save_picture
 from prologue.data.images import open_image, to_rgb
 from prologue.data.sources.base import Unusable
 from prologue.data.transforms import center_crop
@@ -65,26 +66,32 @@ def check_output(output: Path) -> None:
         )
 
 
-def write_images(output: Path, images: Pixels, labels: list[int] | None, names: list[str], grid: Image.Image) -> None:
-    """Write images uint8 (N, H, W, 3) as one `grid`, as an npz in the ADM layout, or each as NAME.png of a folder."""
+def write_images(
+    output: Path, images: Pixels, labels: list[int] | None, names: list[str], grid: Image.Image, recipe: Recipe
+) -> None:
+    """Write images uint8 (N, H, W, 3) as one `grid`, as an npz in the ADM layout, or each as NAME.png of a folder.
+
+    Each file carries the recipe; that of a folder says which image it is.
+    """
     check_output(output)
     with replacing(output) as temporary:
         if output.suffix == ".npz":
             with temporary.open("wb") as file:
-                np.savez(file, images, *([] if labels is None else [np.array(labels, np.int64)]))  # arr_0, arr_1
+                arrays = [images] if labels is None else [images, np.array(labels, np.int64)]
+                np.savez(file, *arrays, recipe=recipe_array(recipe))  # arr_0, arr_1 and recipe
         elif output.suffix:
-            grid.save(temporary, format=output.suffix[1:], lossless=True)
+            save_picture(grid, temporary, "png" if output.suffix == ".png" else "webp", recipe)
         else:
             temporary.mkdir()
-            for image, name in zip(images, names, strict=True):
-                Image.fromarray(image).save(temporary / f"{name}.png")
+            for number, (image, name) in enumerate(zip(images, names, strict=True)):
+                save_picture(Image.fromarray(image), temporary / f"{name}.png", "png", recipe | {"image": number})
 
 
-def write_ids(output: Path, tokens: Tokens, names: list[str]) -> None:
-    """Write ids as an npz: visual uint16 (N, Nv), prologue uint16 (N, Np) where there is one, names (N,)."""
+def write_ids(output: Path, tokens: Tokens, names: list[str], recipe: Recipe) -> None:
+    """Write ids as an npz: visual uint16 (N, Nv), prologue uint16 (N, Np) where there is one, names (N,), recipe."""
     parts = {name: part.cpu().numpy().astype(np.uint16) for name, part in tokens._asdict().items() if part is not None}
     with replacing(output) as temporary, temporary.open("wb") as file:
-        np.savez(file, names=np.array(names), **parts)
+        np.savez(file, names=np.array(names), recipe=recipe_array(recipe), **parts)
 
 
 def read_ids(path: Path, tokenizer: Tokenizer) -> tuple[Tokens, list[str]]:

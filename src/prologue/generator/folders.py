@@ -3,18 +3,15 @@
 from importlib.resources import files
 from pathlib import Path
 
-import torch
 from pydantic import ValidationError
-from safetensors.torch import load_file, save_file
 
 from prologue.core.errors import PrologueError
-from prologue.core.files import read_json, replacing, write_json
+from prologue.core.files import read_json
 from prologue.core.params import GuidedRunParams, Section
 from prologue.core.params_file import load_params
-from prologue.generator.card import model_card
 from prologue.generator.generator import Generator
 from prologue.interop import published
-from prologue.models.saved import load_ar, load_tokenizer, save_model
+from prologue.models.saved import load_ar, load_tokenizer
 from prologue.sampling.adopted import read_adopted, with_adopted
 
 SHIPPED = "small"  # its name on the command line
@@ -61,31 +58,6 @@ def load_generator(model: str | None = None) -> Generator:
 def shipped_folder() -> Path:
     """The folder of the small model that is part of the package."""
     return Path(str(files("prologue.generator") / SHIPPED))
-
-
-def export(generator: Generator, output: Path, dtype: torch.dtype, name: str | None = None) -> None:
-    """Write a generator to a folder that `load_generator` reads: tokenizer/, ar/, config.json, and its card README.md.
-
-    Weights are stored as `dtype`; in fp32 what is loaded again is equal to the bit. `name` takes the place of its own.
-
-    Raises PrologueError where something else lies there.
-    """
-    if output.exists() and not (output / CONFIG).is_file() and (output.is_file() or any(output.iterdir())):
-        raise PrologueError(f"{output} holds something else; give a new folder")
-    config = GeneratorConfig(
-        format=FORMAT, name=name or generator.name, classes=list(generator.classes), cfg=generator.cfg
-    )
-    with replacing(output) as folder:
-        save_model(folder / "tokenizer", generator.tokenizer)
-        save_model(folder / "ar", generator.ar)
-        for part in ("tokenizer", "ar"):
-            weights = folder / part / "model.safetensors"
-            tensors = load_file(weights).items()
-            save_file(
-                {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors}, weights
-            )
-        write_json(folder / CONFIG, config.model_dump())
-        (folder / "README.md").write_text(model_card(generator, dtype, config.name))
 
 
 def _exported(folder: Path) -> Generator:

@@ -1,6 +1,7 @@
 """What images are asked of: a tokenizer, the AR model of its ids, names of classes, settings of sampling."""
 
 import difflib
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor
 from prologue.core.errors import PrologueError
 from prologue.core.params import GuidedRunParams, PlainRunParams, Precision
 from prologue.core.precision import faster_precision
+from prologue.core.recipe import Recipe
 from prologue.core.runtime import start_accelerator
 from prologue.core.systems import with_setting
 from prologue.models.ar import ARModel
@@ -43,6 +45,19 @@ class Generator:
     def dtype(self) -> torch.dtype:
         """Of matrix products while sampling; `auto` is what this machine is faster in."""
         return DTYPES[faster_precision(start_accelerator()) if self.precision == "auto" else self.precision]
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """SHA-256 of all weights by name, as they are in memory: which model it is, whatever folder it lies in."""
+        digest = hashlib.sha256()
+        for model in (self.tokenizer, self.ar):
+            for name, tensor in sorted(model.state_dict().items()):
+                digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def recipe(self, **made: object) -> Recipe:
+        """The recipe of a file made by this model, and by what is given."""
+        return {"model": self.name, "weights_sha256": self.weights_sha256, **made}
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

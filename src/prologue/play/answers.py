@@ -2,17 +2,17 @@
 
 import base64
 import io
-import json
 import threading
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import torch
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from pydantic import Field
 
 from prologue.core.errors import PrologueError
 from prologue.core.params import Section
+from prologue.core.recipe import Recipe, save_picture
 from prologue.data.sources.base import Unusable
 from prologue.generator.files import read_photo
 from prologue.generator.generator import Generator
@@ -21,7 +21,6 @@ from prologue.sampling.images import Pixels, decode
 
 MOST_IMAGES = 16
 SEEDS = 2**31
-RECIPE = "prologue"  # the key of a PNG's text that tells how the image was made
 
 Ids = list[Annotated[int, Field(ge=0)]]
 
@@ -83,7 +82,7 @@ class Answers:
                 run, [asked.label] * asked.images, [(asked.seed, image) for image in range(asked.images)], held
             )
             images = self.generator.pixels(tokens)
-        recipe = {"model": self.generator.name, "class": self.generator.classes[asked.label], **asked.model_dump()}
+        recipe = self.generator.recipe(**{"class": self.generator.classes[asked.label]}, **asked.model_dump())
         prologues = [None] * asked.images if tokens.prologue is None else tokens.prologue.tolist()
         return {
             "images": [
@@ -102,8 +101,8 @@ class Answers:
             tokens: Tokens = self.generator.tokenizer.encode(photo)
             copy = decode(self.generator.tokenizer, tokens.visual)[0]
         return {
-            "original": _png(photo[0].permute(1, 2, 0).numpy(), None),
-            "reconstruction": _png(copy, None),
+            "original": _base64(Image.fromarray(photo[0].permute(1, 2, 0).numpy()).save, format="PNG"),
+            "reconstruction": _png(copy, self.generator.recipe(decoded_from="a photo")),
             "prologue": None if tokens.prologue is None else tokens.prologue[0].tolist(),
         }
 
@@ -119,11 +118,13 @@ class Answers:
         return torch.tensor(asked.prologue).expand(asked.images, -1)
 
 
-def _png(image: Pixels, recipe: dict[str, Any] | None) -> str:
-    """A PNG as base64, with the recipe in its text."""
-    text = PngInfo()
-    if recipe is not None:
-        text.add_itxt(RECIPE, json.dumps(recipe))
+def _png(image: Pixels, recipe: Recipe) -> str:
+    """A PNG as base64, with its recipe."""
+    return _base64(lambda buffer: save_picture(Image.fromarray(image), buffer, "png", recipe))
+
+
+def _base64(save: Callable[..., None], **how: str) -> str:
+    """What is saved to a file, as base64."""
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG", pnginfo=text)
+    save(buffer, **how)
     return base64.b64encode(buffer.getvalue()).decode()

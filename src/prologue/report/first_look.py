@@ -9,12 +9,14 @@ from jinja2 import Environment, PackageLoader
 from PIL import Image
 
 from prologue.core.files import replacing
+from prologue.core.recipe import Origin, save_picture
 from prologue.figures.grids import pair_grid
 from prologue.figures.samples import table_grid
 from prologue.generator.files import read_photo
 from prologue.generator.generator import Generator
 
 ROWS, COLUMNS = 10, 8
+DRAWN = ("samples", "held_prologues")  # the others show real images too
 EXAMPLES = files("prologue.generator") / "examples"  # ten images of Fashion-MNIST, which the small model has not seen
 
 
@@ -31,7 +33,8 @@ def write_first_look(generator: Generator, output: Path) -> Path:
     with replacing(output) as folder:
         folder.mkdir()
         for name, picture in pictures.items():
-            picture.save(folder / f"{name}.png")
+            origin: Origin = "trainedAlgorithmicMedia" if name in DRAWN else "compositeWithTrainedAlgorithmicMedia"
+            save_picture(picture, folder / f"{name}.png", "png", generator.recipe(seed=0, picture=name), origin)
         (folder / "index.html").write_text(template.render(name=generator.name, pictures=list(pictures)))
     return output / "index.html"
 

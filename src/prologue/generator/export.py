@@ -1,0 +1,83 @@
+"""A generator as one folder that goes anywhere, in the layout of the Hugging Face Hub."""
+
+import shutil
+from importlib.metadata import distribution
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from prologue.core.errors import PrologueError
+from prologue.core.files import replacing, sha256, write_json
+from prologue.generator.card import data_licence, model_card
+from prologue.generator.folders import CONFIG, FORMAT, GeneratorConfig
+from prologue.generator.generator import Generator
+from prologue.models.saved import save_model
+
+MANIFEST = "manifest.json"
+FIGURES = ("samples/samples_cfg", "samples/held_prologue", "reconstruction/reconstructions")  # of reports/figures
+
+
+def export(generator: Generator, output: Path, dtype: torch.dtype, name: str | None = None) -> None:
+    """Write a generator to a folder that `load_generator` reads, equal to the bit in fp32.
+
+    It holds tokenizer/ and ar/ with weights as `dtype`, config.json, the card README.md, the run's figures, LICENSE
+    where the images' licence is known, and manifest.json, the SHA-256 of each. `name` takes the place of its own.
+
+    Raises PrologueError where something else lies there.
+    """
+    if output.exists() and not (output / CONFIG).is_file() and (output.is_file() or any(output.iterdir())):
+        raise PrologueError(f"{output} holds something else; give a new folder")
+    config = GeneratorConfig(
+        format=FORMAT, name=name or generator.name, classes=list(generator.classes), cfg=generator.cfg
+    )
+    with replacing(output) as folder:
+        save_model(folder / "tokenizer", generator.tokenizer)
+        save_model(folder / "ar", generator.ar)
+        for part in ("tokenizer", "ar"):
+            _round(folder / part / "model.safetensors", dtype)
+        write_json(folder / CONFIG, config.model_dump())
+        figures = _copy_figures(generator.project, folder / "figures")
+        (folder / "README.md").write_text(model_card(generator, dtype, config.name, figures))
+        if data_licence(generator.project):
+            licence = distribution("prologue").read_text("licenses/LICENSE")
+            assert licence, "this project is installed without its licence"
+            (folder / "LICENSE").write_text(licence)
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        write_json(folder / MANIFEST, {path.relative_to(folder).as_posix(): sha256(path) for path in files})
+
+
+def push(folder: Path, repository: str) -> str:
+    """Upload an exported folder to the Hub, with the token of `hf auth login`, as a private repository if it is new.
+
+    Returns its address. Raises PrologueError for what the Hub says against it.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+
+    api = HfApi()
+    try:
+        address = api.create_repo(repository, private=True, exist_ok=True)
+        api.upload_folder(repo_id=repository, folder_path=folder)
+    except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OSError) as error:
+        raise PrologueError(f"{repository} was not uploaded: {error}; `hf auth login` sets your token") from None
+    return str(address)
+
+
+def _round(weights: Path, dtype: torch.dtype) -> None:
+    """Store the floats of a weights file as another dtype."""
+    if dtype == torch.float32:
+        return
+    tensors = load_file(weights).items()
+    save_file({name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors}, weights)
+
+
+def _copy_figures(project: Path | None, output: Path) -> list[str]:
+    """Copy what the run drew; returns the names."""
+    sources = [] if project is None else [project / "reports" / "figures" / f"{figure}.png" for figure in FIGURES]
+    found = [path for path in sources if path.is_file()]
+    if found:
+        output.mkdir()
+    for path in found:
+        shutil.copyfile(path, output / path.name)
+    return [path.name for path in found]

@@ -1,0 +1,48 @@
+"""How a generated file was made is read back from it, whatever kind it is and wherever it was copied."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from prologue.core.errors import PrologueError
+from prologue.core.recipe import read_recipe, recipe_array, save_picture
+
+RECIPE = {"model": 'a <model> & "more"', "seed": 3, "settings": {"visual": {"guidance": 2.5}}, "classes": ["bag"]}
+GENERATED = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+COMPOSITE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
+
+
+@pytest.mark.parametrize("kind", ["png", "webp"])
+def test_a_picture_carries_its_recipe_and_says_that_it_is_generated(tmp_path: Path, kind: str) -> None:
+    picture = Image.effect_noise((40, 30), 90).convert("RGB")
+    save_picture(picture, tmp_path / f"own.{kind}", kind, RECIPE)  # type: ignore[arg-type]
+    shutil.copy(tmp_path / f"own.{kind}", tmp_path / f"copy.{kind}")
+    recipe, source = read_recipe(tmp_path / f"copy.{kind}")
+    assert recipe.items() >= RECIPE.items()
+    assert recipe["software"].startswith("prologue ")
+    assert source == GENERATED
+    with Image.open(tmp_path / f"copy.{kind}") as copied:
+        assert np.array_equal(np.array(copied), np.array(picture))
+    save_picture(picture, tmp_path / f"half.{kind}", kind, RECIPE, "compositeWithTrainedAlgorithmicMedia")  # type: ignore[arg-type]
+    assert read_recipe(tmp_path / f"half.{kind}")[1] == COMPOSITE
+
+
+def test_an_npz_carries_its_recipe(tmp_path: Path) -> None:
+    np.savez(tmp_path / "own.npz", np.zeros(3), recipe=recipe_array(RECIPE))
+    recipe, source = read_recipe(tmp_path / "own.npz")
+    assert recipe.items() >= RECIPE.items()
+    assert source is None
+
+
+def test_a_file_without_a_recipe_is_no_file_of_ours(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
+    Image.new("RGB", (8, 8)).save(tmp_path / "plain.jpg")
+    np.savez(tmp_path / "plain.npz", np.zeros(3))
+    np.savez(tmp_path / "pickled.npz", recipe=np.array([{}], dtype=object), allow_pickle=True)
+    (tmp_path / "text.txt").write_text("no picture")
+    for name in ("plain.png", "plain.jpg", "plain.npz", "pickled.npz", "text.txt", "missing.png"):
+        with pytest.raises(PrologueError, match=f"{name} carries no recipe"):
+            read_recipe(tmp_path / name)
