@@ -14,6 +14,7 @@ from prologue.core.errors import PrologueError
 from prologue.core.files import sha256
 from prologue.core.params import Params
 from prologue.core.params_file import load_params
+from prologue.core.recipe import read_recipe
 from prologue.data.images import ImageShards
 from prologue.data.shards import write_shards
 from prologue.evaluation.generation import evaluate_generation
@@ -27,8 +28,8 @@ from prologue.measures.codebooks import codebook_usage
 from prologue.measures.images import image_psnr, image_ssim
 from prologue.measures.intervals import frechet_deviations, interval, subset_deviation
 from prologue.models.config import PrologueConfig, TokenizerConfig
-from prologue.models.saved import save_model
-from prologue.models.tokenizer import Tokenizer
+from prologue.models.saved import load_tokenizer, save_model
+from prologue.models.tokenizer import Tokenizer, to_uint8
 from prologue.probe.fast import classify
 from prologue.probe.run import run_probe
 
@@ -255,6 +256,17 @@ def test_reconstruction_metrics_and_figures(run: Path, params: Params, tmp_path:
     assert 0 < metrics["prologue_usage"] <= 1
     assert 1 <= metrics["visual_perplexity"] <= params.tokenizer.codebook
     assert metrics["images"] == 2 * VAL
+    tokenizer = load_tokenizer(run / "tokenizer")
+    tokens = tokenizer.encode(torch.from_numpy(pixels_of(run)).permute(0, 3, 1, 2))
+    again = tokenizer.encode(to_uint8(tokenizer.decode(tokens.visual)))
+    assert tokens.prologue is not None
+    for segment, first, second in (
+        ("visual", tokens.visual, again.visual),
+        ("prologue", tokens.prologue, again.prologue),
+    ):
+        share = (first == second).double().mean().item()
+        assert metrics[f"{segment}_id_consistency"] == pytest.approx(share, abs=0.01)
+    assert str(read_recipe(tmp_path / "reconstructions.png")[1]).endswith("/compositeWithTrainedAlgorithmicMedia")
     reconstructions = load_reference(tmp_path / "reconstructions", "lite2")
     real = load_reference(run / "reference", "lite2")
     assert reconstructions.protocol["images"] == 2 * VAL

@@ -138,6 +138,8 @@ def test_encoding_and_decoding_are_the_tokenizers(run: Run, project: Path) -> No
         ("sample PROJECT/data", "holds no model: neither models/ar of a project"),
         ("sample PROJECT --prologue-from PROJECT/params.yaml", "params.yaml cannot be used: does not decode"),
         ("encode PROJECT/missing.png --model PROJECT", "missing.png cannot be used: "),
+        ("encode PROJECT/a.png --output ids.png", "ids.png: ids are written as .npz"),
+        ("sample PROJECT/models/attached", "describes no exported model, which has an AR model"),
         ("decode PROJECT/params.yaml --model PROJECT", "params.yaml holds no ids, which `prologue encode` writes"),
         ("export PROJECT --model PROJECT", "holds something else; give a new folder"),
     ],

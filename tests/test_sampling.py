@@ -18,9 +18,11 @@ from prologue.core.errors import PrologueError
 from prologue.core.files import write_json
 from prologue.core.params import Params, TransformerParams
 from prologue.core.precision import settle
+from prologue.core.recipe import read_recipe
 from prologue.models.ar import ARConfig, ARModel
-from prologue.models.saved import load_ar
+from prologue.models.saved import load_ar, load_tokenizer
 from prologue.models.vocabulary import Vocabulary
+from prologue.models.weights import weights_sha256
 from prologue.pipeline.samples import make_samples
 from prologue.sampling import Choice, Choices, Guidance, generate, generation, graphs
 from prologue.sampling import images as image_sampling
@@ -221,6 +223,14 @@ def test_the_stage_writes_adms_layout_figures_and_files(
     with np.load("out/swapped.npz") as swapped:
         assert len(swapped["arr_0"]) == 200
         assert (swapped["arr_1"] + swapped["arr_2"] == 1).all()
+    weights = weights_sha256(load_tokenizer(trained / "tokenizer"), load_ar(trained / "ar"))
+    for name in ("out/cfg.npz", "out/swapped.npz", "out/cfg/000020.png", "out_figures/held_prologue.png"):
+        recipe, source = read_recipe(Path(name))
+        assert recipe["seed"] == 0
+        assert recipe["weights_sha256"] == weights
+        assert recipe["settings"]["cfg"]["visual"]["guidance"] == 2
+        assert source is None or source.endswith("/trainedAlgorithmicMedia")
+    assert str(read_recipe(Path("out_figures/real_prologue.png"))[1]).endswith("/compositeWithTrainedAlgorithmicMedia")
     pictures = {path.stem for path in Path("out_figures").iterdir()}
     assert pictures == {"samples_cfg", "samples_no_cfg", "held_prologue", "real_prologue", "swapped_prologues"}
 

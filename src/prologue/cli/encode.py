@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from prologue.cli.commands import Commands
+from prologue.core.errors import PrologueError
 
 PAIRS_PER_ROW = 8
 EXAMPLES = """examples:
@@ -42,10 +43,12 @@ def run(given: argparse.Namespace) -> None:
     from prologue.measures.images import image_psnr
     from prologue.pipeline.describe import bits_per_pixel
 
+    if given.output.suffix != ".npz":
+        raise PrologueError(f"{given.output}: ids are written as .npz; the picture lies beside them as .png")
     generator = load_generator(given.model)
     size, paths = generator.tokenizer.config.image_size, photo_paths(given.images)
     images = read_photos(paths, size)
-    tokens = generator.tokenizer.encode(images)
+    tokens = generator.encode(images)
     copies = generator.pixels(tokens)
     recipe = generator.recipe(encoded=[path.name for path in paths])
     write_ids(given.output, tokens, [path.name for path in paths], recipe)
@@ -53,10 +56,8 @@ def run(given: argparse.Namespace) -> None:
     with replacing(picture) as temporary:
         pairs = pair_grid(images.permute(0, 2, 3, 1).numpy(), copies, PAIRS_PER_ROW)
         save_picture(pairs, temporary, "png", recipe, "compositeWithTrainedAlgorithmicMedia")
-    bits, psnr = (
-        bits_per_pixel(generator.ar.vocabulary, size),
-        image_psnr(torch.from_numpy(copies).permute(0, 3, 1, 2), images),
-    )
+    bits = bits_per_pixel(generator.ar.vocabulary, size)
+    psnr = image_psnr(torch.from_numpy(copies).permute(0, 3, 1, 2), images)
     if given.json:
         parts = {name: part.tolist() for name, part in tokens._asdict().items() if part is not None}
         files = [

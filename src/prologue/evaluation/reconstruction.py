@@ -14,6 +14,7 @@ from prologue.core.errors import PrologueError
 from prologue.core.files import replacing, sha256
 from prologue.core.launch import progress
 from prologue.core.params import Params
+from prologue.core.recipe import save_picture
 from prologue.core.runtime import start_accelerator
 from prologue.core.sharing import gather_blocks, own_block
 from prologue.data.images import MANIFEST, ImageShards
@@ -31,6 +32,7 @@ from prologue.measures.intervals import frechet_deviations, interval
 from prologue.measures.registry import metric_name
 from prologue.models.saved import load_tokenizer
 from prologue.models.tokenizer import Tokenizer, to_signed, to_uint8
+from prologue.models.weights import weights_sha256
 
 PERCEPTUAL_NAMES = {"vgg16": "lpips", "lite0": "perceptual_lite0"}
 PAIRS_PER_ROW = 10
@@ -46,8 +48,9 @@ def evaluate_reconstruction(
 
     Returns:
         rfd_EXTRACTOR or rfid and its 95 % interval, psnr (dB), ssim, l1 (of pixels in [-1, 1]), lpips (VGG16) or
-        perceptual_NETWORK, usage, entropy (nats) and perplexity of each codebook, throughput of encoding and decoding,
-        and the protocol. All are of reconstructions rounded to uint8.
+        perceptual_NETWORK, usage, entropy (nats), perplexity and id_consistency of each codebook (the share of ids
+        that come back when a reconstruction is encoded again), throughput of encoding and decoding, and the
+        protocol. All are of reconstructions rounded to uint8.
 
     Raises:
         PrologueError: the reference is missing, of another extractor, or of other images.
@@ -74,7 +77,9 @@ def evaluate_reconstruction(
         columns = min(PAIRS_PER_ROW, len(images))
         chosen = classes_in_turn(images.labels)[: SHOWN_PAIRS if len(images) >= SHOWN_PAIRS else columns]
         with replacing(figures / "reconstructions.png") as path:
-            reconstruction_pairs(tokenizer, images, chosen, columns).save(path, format="PNG")
+            pairs = reconstruction_pairs(tokenizer, images, chosen, columns)
+            recipe = {"weights_sha256": weights_sha256(tokenizer), "picture": "reconstructions"}
+            save_picture(pairs, path, "png", recipe, "compositeWithTrainedAlgorithmicMedia")
         draw_code_usage(counts, figures / "codebook_usage")
         save_reference(output, own)
     distance = frechet_distance(own.statistics, reference.statistics)
@@ -91,6 +96,7 @@ def evaluate_reconstruction(
             f"{codebook}_usage": usage,
             f"{codebook}_entropy": math.log(perplexity),
             f"{codebook}_perplexity": perplexity,
+            f"{codebook}_id_consistency": rows[f"{codebook}_same"].double().mean().item(),
         }
     protocol = {key: value for key, value in reference.protocol.items() if key != "is"}
     protocol |= {"weights": "ema", "rounding": "uint8"}
@@ -125,8 +131,11 @@ def _reconstruct_block(
             "visual": tokens.visual,
         }
         seconds += time.perf_counter() - started
-        if tokens.prologue is not None:
+        again = tokenizer.encode(copies)
+        result["visual_same"] = (again.visual == tokens.visual).float()
+        if tokens.prologue is not None and again.prologue is not None:
             result["prologue"] = tokens.prologue
+            result["prologue_same"] = (again.prologue == tokens.prologue).float()
         result["psnr"] = image_psnr(copies, originals)
         result["ssim"] = image_ssim(copies, originals)
         with torch.no_grad():

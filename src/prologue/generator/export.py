@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from prologue.core.errors import PrologueError
 from prologue.core.files import replacing, sha256, write_json
 from prologue.generator.card import data_licence, model_card
-from prologue.generator.folders import CONFIG, FORMAT, GeneratorConfig
+from prologue.generator.folders import CONFIG, GeneratorConfig
 from prologue.generator.generator import Generator
 from prologue.models.saved import save_model
 
@@ -29,7 +29,7 @@ def export(generator: Generator, output: Path, dtype: torch.dtype, name: str | N
     if output.exists() and not (output / CONFIG).is_file() and (output.is_file() or any(output.iterdir())):
         raise PrologueError(f"{output} holds something else; give a new folder")
     config = GeneratorConfig(
-        format=FORMAT, name=name or generator.name, classes=list(generator.classes), cfg=generator.cfg
+        format="prologue", name=name or generator.name, classes=list(generator.classes), cfg=generator.cfg
     )
     with replacing(output) as folder:
         save_model(folder / "tokenizer", generator.tokenizer)

@@ -2,6 +2,7 @@
 
 from importlib.resources import files
 from pathlib import Path
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -15,14 +16,14 @@ from prologue.models.saved import load_ar, load_tokenizer
 from prologue.sampling.adopted import read_adopted, with_adopted
 
 SHIPPED = "small"  # its name on the command line
-CONFIG, FORMAT = "config.json", "prologue"
+CONFIG = "config.json"
 PLAIN = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "guidance": 1.0, "schedule": "constant", "power": 1.0}
 
 
 class GeneratorConfig(Section):
     """`config.json` of an exported folder."""
 
-    format: str
+    format: Literal["prologue"]
     name: str
     classes: list[str]
     cfg: GuidedRunParams
@@ -64,7 +65,8 @@ def _exported(folder: Path) -> Generator:
     try:
         config = GeneratorConfig.model_validate(read_json(folder / CONFIG))
     except (ValidationError, ValueError) as error:
-        raise PrologueError(f"{folder / CONFIG} describes no exported model: {error}") from None
+        why = str(error).splitlines()[0]
+        raise PrologueError(f"{folder / CONFIG} describes no exported model, which has an AR model: {why}") from None
     tokenizer, ar = load_tokenizer(folder / "tokenizer"), load_ar(folder / "ar")
     return _checked(Generator(config.name, tokenizer, ar, tuple(config.classes), config.cfg), folder)
 

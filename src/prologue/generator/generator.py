@@ -1,12 +1,12 @@
 """What images are asked of: a tokenizer, the AR model of its ids, names of classes, settings of sampling."""
 
 import difflib
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,12 +18,14 @@ from prologue.core.runtime import start_accelerator
 from prologue.core.systems import with_setting
 from prologue.models.ar import ARModel
 from prologue.models.tokenizer import Tokenizer, Tokens
+from prologue.models.weights import weights_sha256
 from prologue.sampling.generation import Seed, TokenSampler
 from prologue.sampling.images import DTYPES, Pixels, choices_of, decode, guidance_of
 from prologue.sampling.prologues import HELD
 
 Run: TypeAlias = GuidedRunParams | PlainRunParams
 NAMED = 10  # classes in a message
+BATCH = 64  # images that are encoded or decoded at once
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,8 @@ class Generator:
 
     @cached_property
     def weights_sha256(self) -> str:
-        """SHA-256 of all weights by name, as they are in memory: which model it is, whatever folder it lies in."""
-        digest = hashlib.sha256()
-        for model in (self.tokenizer, self.ar):
-            for name, tensor in sorted(model.state_dict().items()):
-                digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        """Which model it is, whatever folder it lies in."""
+        return weights_sha256(self.tokenizer, self.ar)
 
     def recipe(self, **made: object) -> Recipe:
         """The recipe of a file made by this model, and by what is given."""
@@ -104,9 +102,15 @@ class Generator:
         prologue = self.sample(run, labels, [(seed, HELD + row) for row in range(len(labels))]).prologue
         return self._present(prologue)
 
+    def encode(self, images: Tensor) -> Tokens:
+        """Ids of images uint8 (B, 3, H, W), any number."""
+        parts = [self.tokenizer.encode(part) for part in images.split(BATCH)]
+        prologues = [part.prologue for part in parts if part.prologue is not None]
+        return Tokens(torch.cat(prologues) if prologues else None, torch.cat([part.visual for part in parts]))
+
     def prologue_of(self, images: Tensor) -> Tensor:
         """Prologue ids (B, Np) of images uint8 (B, 3, H, W). Raises PrologueError where the model has no prologue."""
-        return self._present(self.tokenizer.encode(images).prologue)
+        return self._present(self.encode(images).prologue)
 
     def _present(self, prologue: Tensor | None) -> Tensor:
         if prologue is None:
@@ -115,4 +119,4 @@ class Generator:
 
     def pixels(self, tokens: Tokens) -> Pixels:
         """Images uint8 (B, H, W, 3) of ids."""
-        return decode(self.tokenizer, tokens.visual)
+        return np.concatenate([decode(self.tokenizer, part) for part in tokens.visual.split(BATCH)])

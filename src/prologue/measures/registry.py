@@ -62,6 +62,15 @@ def _codebook(name: str) -> list[tuple[Any, ...]]:
         (f"{name}_usage", f"{name}_usage", f"{name.capitalize()} codes in use", "higher", "", "", True),
         (f"{name}_entropy", f"{name}_entropy", f"Entropy of the {name} codes, nats", "higher"),
         (f"{name}_perplexity", f"{name}_perplexity", f"Perplexity of the {name} codes", "higher"),
+        (
+            f"{name}_id_consistency",
+            f"{name}_id_consistency",
+            f"{name.capitalize()} ids that encoding a reconstruction returns",
+            "higher",
+            "",
+            "",
+            True,
+        ),
     ]
 
 

@@ -12,12 +12,14 @@ from prologue.core.conventions import SAMPLING_RUNS
 from prologue.core.files import read_json, replacing
 from prologue.core.params import Params
 from prologue.core.precision import settle
+from prologue.core.recipe import Origin, Recipe, recipe_array, save_picture
 from prologue.core.runtime import start_accelerator
 from prologue.data.images import ImageShards
 from prologue.data.loader import view_batches
 from prologue.figures.samples import COLUMNS, class_grid, held_grid, swapped_grid, table_grid
 from prologue.models.saved import load_ar, load_tokenizer
 from prologue.models.tokenizer import Tokenizer
+from prologue.models.weights import weights_sha256
 from prologue.sampling.adopted import read_adopted, with_adopted
 from prologue.sampling.generation import TokenSampler
 from prologue.sampling.images import decode, token_samplers
@@ -26,6 +28,7 @@ from prologue.sampling.prologues import draw_held, draw_of_real, draw_swapped
 from prologue.sampling.samples import balanced_labels, write_samples
 from prologue.tokens.cache import TokenCache
 
+REAL = "real_prologue"  # the picture that shows real images too
 SWAPPED_IMAGES = 200  # whose class is looked at when they are drawn with the prologue of another
 
 
@@ -54,9 +57,11 @@ def make_samples(
     labels = balanced_labels(names, params.sampling.classes, params.sampling.images)
     samplers = token_samplers(ar, params.sampling)
     inputs = [*sorted(ar_folder.glob("*.*")), *sorted(tokenizer_folder.glob("*.*"))]
-    speed = write_samples(params, samplers, tokenizer, labels, inputs, output, accelerator)
+    settings = params.sampling.model_dump(include={"classes", "precision", *SAMPLING_RUNS})
+    recipe = {"weights_sha256": weights_sha256(tokenizer, ar), "seed": params.seed, "settings": settings}
+    speed = write_samples(params, samplers, tokenizer, labels, inputs, recipe, output, accelerator)
     if accelerator.is_main_process:
-        _write_yardsticks(output, samplers["cfg"], tokenizer, TokenCache(tokens, "val"), labels, params.seed)
+        _write_yardsticks(output, samplers["cfg"], tokenizer, TokenCache(tokens, "val"), labels, recipe)
         pictures = {f"samples_{run}": _class_grid(output / f"{run}.npz", labels, names) for run in SAMPLING_RUNS}
         if ar.vocabulary.prologue_tokens:
             real = ImageShards(shards, "val")
@@ -64,7 +69,8 @@ def make_samples(
         with replacing(figures) as folder:
             folder.mkdir()
             for name, picture in pictures.items():
-                picture.save(folder / f"{name}.png")
+                origin: Origin = "compositeWithTrainedAlgorithmicMedia" if name == REAL else "trainedAlgorithmicMedia"
+                save_picture(picture, folder / f"{name}.png", "png", recipe | {"picture": name}, origin)
     counts = np.bincount(labels, minlength=len(names))
     return {
         "images": len(labels),
@@ -78,27 +84,33 @@ def make_samples(
 
 
 def _write_yardsticks(
-    output: Path, sampler: TokenSampler, tokenizer: Tokenizer, cache: TokenCache, labels: NDArray[np.int64], seed: int
+    output: Path,
+    sampler: TokenSampler,
+    tokenizer: Tokenizer,
+    cache: TokenCache,
+    labels: NDArray[np.int64],
+    recipe: Recipe,
 ) -> None:
     """Write what the samples are judged beside, as npz of images arr_0 and labels arr_1.
 
     independent.npz: as many images of ids that know nothing of each other. swapped.npz, with a prologue: images drawn
     with the prologue of one of another class, whose labels are arr_2.
     """
+    seed = recipe["seed"]
     ids = independent_ids(cache, labels, seed).to(sampler.device).split(sampler.block)
     images = np.concatenate([decode(tokenizer, part) for part in ids])
-    _save(output / "independent.npz", images, labels)
+    _save(output / "independent.npz", recipe, images, labels)
     present = torch.from_numpy(np.unique(labels)).to(sampler.device)
     if sampler.vocabulary.prologue_tokens and len(present) > 1:
         classes = present[torch.arange(SWAPPED_IMAGES, device=sampler.device) % (len(present) // 2 * 2)]
         swapped = draw_swapped(sampler, tokenizer, classes, 1, seed)[:, 1]
         own = classes.cpu().numpy()
-        _save(output / "swapped.npz", swapped, own, own.reshape(-1, 2)[:, ::-1].ravel())
+        _save(output / "swapped.npz", recipe, swapped, own, own.reshape(-1, 2)[:, ::-1].ravel())
 
 
-def _save(path: Path, *arrays: NDArray[Any]) -> None:
+def _save(path: Path, recipe: Recipe, *arrays: NDArray[Any]) -> None:
     with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, *arrays)
+        np.savez(file, *arrays, recipe=recipe_array(recipe | {"set": path.stem}))
 
 
 def _class_grid(path: Path, labels: NDArray[np.int64], names: list[str]) -> Image.Image:
@@ -119,6 +131,6 @@ def _prologue_pictures(
     swapped = draw_swapped(sampler, tokenizer, pairs, (COLUMNS - 2) // 2, seed)
     return {
         "held_prologue": held_grid(draw_held(sampler, tokenizer, rows, COLUMNS, seed), names),
-        "real_prologue": table_grid(of_real, [names[label] for label in labels.tolist()]),
+        REAL: table_grid(of_real, [names[label] for label in labels.tolist()]),
         "swapped_prologues": swapped_grid(swapped, pairs.tolist(), names),
     }

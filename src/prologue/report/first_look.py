@@ -54,5 +54,5 @@ def _reconstructions(generator: Generator) -> Image.Image:
     size = generator.tokenizer.config.image_size
     paths = sorted(EXAMPLES.iterdir(), key=lambda path: path.name)
     images = torch.stack([read_photo(path.read_bytes(), size) for path in paths])
-    copies = generator.pixels(generator.tokenizer.encode(images))
+    copies = generator.pixels(generator.encode(images))
     return pair_grid(images.permute(0, 2, 3, 1).numpy(), copies, len(images))

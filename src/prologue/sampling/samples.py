@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from accelerate import Accelerator
@@ -11,6 +12,7 @@ from PIL import Image
 from prologue.core.errors import PrologueError
 from prologue.core.files import remove
 from prologue.core.params import Params
+from prologue.core.recipe import Recipe, recipe_array, save_picture
 from prologue.core.work import building, origin_of
 from prologue.models.tokenizer import Tokenizer
 from prologue.sampling.generation import TokenSampler
@@ -23,13 +25,14 @@ def write_samples(
     tokenizer: Tokenizer,
     labels: NDArray[np.int64],
     inputs: list[Path],
+    recipe: Recipe,
     output: Path,
     accelerator: Accelerator,
 ) -> dict[str, float]:
     """Write OUTPUT/RUN.npz for the sampler of each run: arr_0, uint8 (N, H, W, 3), and arr_1, the labels int64 (N,).
 
-    `inputs` are the files of the models. Every process samples a part of the images; a run that was killed goes on
-    where it was. Returns the images per second of each run.
+    `inputs` are the files of the models. Each file carries `recipe` and the run. Every process samples a part of the
+    images; a run that was killed goes on where it was. Returns the images per second of each run.
     """
     settings = params.sampling.model_dump(exclude={"rows", "files"}) | {"seed": params.seed}
     speed = {}
@@ -39,8 +42,9 @@ def write_samples(
             images = sample_images(sampler, tokenizer, labels, (params.seed,), path, accelerator)
             speed[run] = round(len(labels) / (time.perf_counter() - began), 1)
             if accelerator.is_main_process:
-                np.savez(folder / f"{run}.npz", arr_0=images, arr_1=labels)
-                _write_files(folder / run, images, params.sampling.files)
+                made = recipe | {"run": run}
+                np.savez(folder / f"{run}.npz", arr_0=images, arr_1=labels, recipe=recipe_array(made))
+                _write_files(folder / run, images, params.sampling.files, made)
         if accelerator.is_main_process:
             for leftover in folder.glob("*.npy"):
                 remove(leftover)
@@ -59,10 +63,10 @@ def balanced_labels(names: list[str], wanted: list[str | int] | None, images: in
     return np.resize(np.array(labels, np.int64), images)
 
 
-def _write_files(folder: Path, images: NDArray[np.uint8], kind: str) -> None:
-    """Write each image as FOLDER/NNNNNN.png or .webp (lossless), where files are wanted."""
+def _write_files(folder: Path, images: NDArray[np.uint8], kind: Literal["none", "png", "webp"], recipe: Recipe) -> None:
+    """Write each image as FOLDER/NNNNNN.png or .webp (lossless) with its recipe, where files are wanted."""
     if kind == "none":
         return
     folder.mkdir(exist_ok=True)
     for number, image in enumerate(images):
-        Image.fromarray(image).save(folder / f"{number:06d}.{kind}", lossless=True)
+        save_picture(Image.fromarray(image), folder / f"{number:06d}.{kind}", kind, recipe | {"image": number})
