@@ -260,6 +260,7 @@ def test_reconstruction_metrics_and_figures(run: Path, params: Params, tmp_path:
     tokens = tokenizer.encode(torch.from_numpy(pixels_of(run)).permute(0, 3, 1, 2))
     again = tokenizer.encode(to_uint8(tokenizer.decode(tokens.visual)))
     assert tokens.prologue is not None
+    assert again.prologue is not None
     for segment, first, second in (
         ("visual", tokens.visual, again.visual),
         ("prologue", tokens.prologue, again.prologue),
