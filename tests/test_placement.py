@@ -1,0 +1,123 @@
+"""Tensors of two devices never meet: every forward path on a GPU that is not there, by torch's fake tensors.
+
+They have shapes and devices and no numbers, so that a tensor left on the CPU is an error here too. What needs a driver
+(backward passes, graphs) is not reached.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import timm
+import torch
+from small_models import make_ar, make_tokenizer
+from tiny import tiny_params
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from prologue.frozen import networks
+from prologue.frozen.extractor import Extractor
+from prologue.frozen.perceptual import PerceptualLoss
+from prologue.models.ar import ARModel
+from prologue.models.discriminator import Discriminator
+from prologue.models.tokenizer import Tokenizer, to_signed, to_uint8
+from prologue.sampling.choice import Choice, Choices
+from prologue.sampling.decoding import Decoder
+from prologue.sampling.graphs import FREE, StaticSteps
+from prologue.sampling.guidance import Guidance
+from prologue.training.adversarial import LeCam, discriminator_loss, generator_loss
+from prologue.training.attach import with_prologue
+from prologue.training.joint_ar import joint_ar_loss
+from prologue.training.plan import plan_attach
+
+SYSTEMS: dict[str, dict[str, Any]] = {
+    "prologue": {},
+    "2d": {"prologue__mode": "none"},
+    "1d": {"prologue__mode": "none", "tokenizer__layout": "1d"},
+    "2d routed": {"prologue__mode": "routed"},
+    "1d routed": {"prologue__mode": "routed", "tokenizer__layout": "1d"},
+}
+GUIDANCE = Guidance(prologue=1.5, visual=2.0, power=0.25, schedule="cosine")
+
+
+@pytest.fixture(autouse=True)
+def _on_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(FakeTensorMode, "__deepcopy__", lambda mode, memo: mode, raising=False)
+    monkeypatch.setattr(torch.nn.Module, "to", lambda module, *_, **__: module)  # all are there; fakes cannot be moved
+    with FakeTensorMode(), torch.device("cuda"):
+        yield
+
+
+@pytest.fixture(params=[*SYSTEMS, "post"])
+def system(request: pytest.FixtureRequest) -> tuple[Tokenizer, ARModel]:
+    tokenizer = make_tokenizer(**SYSTEMS.get(request.param, SYSTEMS["2d"]))
+    if request.param == "post":
+        plan = plan_attach(tiny_params(prologue__mode="post"))
+        assert plan is not None
+        tokenizer = with_prologue(tokenizer, plan.prologue)
+    return tokenizer, make_ar(tokenizer)
+
+
+def images(count: int = 4) -> Tensor:
+    return torch.zeros(count, 3, 16, 16, dtype=torch.uint8)
+
+
+def on_gpu(*tensors: Tensor | None) -> None:
+    assert {tensor.device.type for tensor in tensors if tensor is not None} == {"cuda"}
+
+
+def test_a_tensor_that_stays_on_the_cpu_is_seen_here() -> None:
+    tokenizer = make_tokenizer()
+    with pytest.raises(RuntimeError, match="device"):
+        tokenizer.encode(images().to("cpu"))
+
+
+def test_encoding_decoding_and_likelihood(system: tuple[Tokenizer, ARModel]) -> None:
+    tokenizer, ar = system
+    tokens = tokenizer.encode(images())
+    on_gpu(tokens.prologue, tokens.visual, to_uint8(tokenizer.decode(tokens.visual)))
+    classes = torch.zeros(4, dtype=torch.long)
+    logits = ar(tokens.prologue, tokens.visual, classes)
+    on_gpu(logits, ar.loss(logits, tokens.prologue, tokens.visual).total)
+
+
+@pytest.mark.parametrize("tau", [None, 0.1])
+def test_the_losses_of_stage_1(system: tuple[Tokenizer, ARModel], tau: float | None) -> None:
+    tokenizer, ar = system
+    routed = tau if tokenizer.prologue_quantizer is None else None
+    output = tokenizer.train()(images(), routed_tau=routed)
+    drop = torch.zeros(4, dtype=torch.bool) if tokenizer.prologue_tokens else None
+    loss = joint_ar_loss(ar.train(), ar, output, 3.0, torch.zeros(4, dtype=torch.long), drop)
+    on_gpu(output.reconstruction, output.visual.loss, loss.total)
+    discriminator = Discriminator(tiny_params().stage1.discriminator)
+    real, fake = discriminator(to_signed(images())), discriminator(output.reconstruction)
+    on_gpu(discriminator_loss(real, fake), generator_loss(fake), LeCam()(real, fake))
+
+
+@pytest.mark.parametrize("guidance", [None, GUIDANCE])
+def test_a_step_of_sampling_of_every_kind(system: tuple[Tokenizer, ARModel], guidance: Guidance | None) -> None:
+    _, ar = system
+    vocabulary, block = ar.vocabulary, 4
+    decoder = Decoder(ar, block if guidance is None else 2 * block, torch.bfloat16)
+    steps = StaticSteps(decoder, block, guidance, Choices(Choice(), Choice(0.9, 5, 0.9)))
+    for held in (FREE, vocabulary.prologue_ids.start):
+        steps.held[:, : vocabulary.prologue_tokens] = held
+        for position in {0, vocabulary.prefix - 1, vocabulary.prefix} - {-1}:
+            steps.step(vocabulary.ids_at(position), vocabulary.length, position < vocabulary.prologue_tokens)
+    on_gpu(steps.drawn, steps.x, steps.position)
+
+
+@pytest.fixture
+def _fake_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights of the shapes that the frozen networks have, as no file can be read into fake tensors."""
+    monkeypatch.setattr(networks, "require", lambda name: name)
+    monkeypatch.setattr(
+        torch, "load", lambda name, weights_only: timm.create_model(f"tf_efficientnet_{name}").state_dict()
+    )
+
+
+@pytest.mark.usefixtures("_fake_weights")
+def test_features_and_perceptual_distances() -> None:
+    pool, logits = Extractor("lite2", "cuda")(images())
+    on_gpu(pool, logits)
+    on_gpu(PerceptualLoss("lite0")(to_signed(images()), to_signed(images())))
