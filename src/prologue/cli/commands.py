@@ -6,6 +6,17 @@ from typing import TypeAlias
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # what `add_subparsers` returns
 
 
+def add_command(commands: Commands, name: str, purpose: str, examples: str) -> argparse.ArgumentParser:
+    """Add a command whose help shows its purpose and examples, one `command   what it does` a line."""
+    return commands.add_parser(
+        name,
+        help=purpose,
+        description=f"{purpose[0].upper()}{purpose[1:]}.",
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Add the argument that says which model is used."""
     parser.add_argument(
@@ -22,6 +33,11 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is no whole number above 0")
     return int(text)
+
+
+def counted(count: int, what: str) -> str:
+    """A number of things, such as `1 image` or `2 images`."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def shown(value: object) -> str:

@@ -3,14 +3,17 @@
 import argparse
 from pathlib import Path
 
-from prologue.cli.commands import Commands
+from prologue.cli.commands import Commands, add_command
 
 OUTPUT = Path("data/cifar10.zip")
+
+EXAMPLES = """\
+  prologue data cifar10 cifar-10-python.tar.gz    writes data/cifar10.zip, which the scale small uses"""
 
 
 def add_to(commands: Commands) -> None:
     """Add the command."""
-    parser = commands.add_parser("data", help="make a source for data.source of a dataset that you have")
+    parser = add_command(commands, "data", "make a source for data.source of a dataset that you have", EXAMPLES)
     datasets = parser.add_subparsers(dest="dataset", required=True)
     cifar10 = datasets.add_parser("cifar10", help="CIFAR-10, which is not handed on here")
     cifar10.add_argument(

@@ -3,21 +3,16 @@
 import argparse
 from pathlib import Path
 
-from prologue.cli.commands import Commands
+from prologue.cli.commands import Commands, add_command, counted
 
-EXAMPLES = """examples:
+EXAMPLES = """\
   prologue decode encoded.npz                    a picture of all images, decoded.png
   prologue decode encoded.npz --output copies    a folder of PNGs; copies.npz would be an npz in the ADM layout"""
 
 
 def add_to(commands: Commands) -> None:
     """Add the command."""
-    parser = commands.add_parser(
-        "decode",
-        help="turn ids that `prologue encode` wrote back into images",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = add_command(commands, "decode", "turn ids that `prologue encode` wrote back into images", EXAMPLES)
     parser.add_argument("ids", type=Path, help="npz of `prologue encode`")
     parser.add_argument("--model", help="as MODEL of `prologue sample`; the one that encoded")
     parser.add_argument(
@@ -40,4 +35,4 @@ def run(given: argparse.Namespace) -> None:
     recipe = generator.recipe(decoded_from=names)
     files = [f"{image:06d}_{Path(name).stem}" for image, name in enumerate(names)]
     write_images(given.output, images, None, files, image_grid(images, min(COLUMNS, len(images))), recipe)
-    print(f"{len(images)} images of {given.ids}: {given.output}")
+    print(f"{counted(len(images), 'image')} of {given.ids}: {given.output}")

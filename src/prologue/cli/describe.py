@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from prologue.cli.commands import Commands, positive
+from prologue.cli.commands import Commands, add_command, positive
 from prologue.core.files import read_json
 from prologue.core.params_file import load_params
 from prologue.core.variants import apply_overrides, load_variants
@@ -14,10 +14,14 @@ from prologue.core.variants import apply_overrides, load_variants
 MANIFEST = Path("data/shards/manifest.json")
 IMAGENET_CLASSES = 1000
 
+EXAMPLES = """\
+  prologue describe                            what params.yaml builds
+  prologue describe imagenet_b_b --classes 1000"""
+
 
 def add_to(commands: Commands) -> None:
     """Add the command."""
-    parser = commands.add_parser("describe", help="print parts, parameters, FLOPs, tokens and bits per pixel")
+    parser = add_command(commands, "describe", "print parts, parameters, FLOPs, tokens and bits per pixel", EXAMPLES)
     parser.add_argument("names", nargs="*", help="variants on top of params.yaml")
     parser.add_argument(
         "--classes", type=positive, help=f"of the dataset (default: those of the data here, else {IMAGENET_CLASSES})"

@@ -7,14 +7,18 @@ import sys
 from rich.console import Console
 from rich.markup import escape
 
-from prologue.cli.commands import Commands
+from prologue.cli.commands import Commands, add_command
 
 COLOURS = {"good": "green", "note": "yellow", "bad": "red"}
+
+EXAMPLES = """\
+  prologue doctor                              exit status 1 where something stops work
+  prologue doctor --json"""
 
 
 def add_to(commands: Commands) -> None:
     """Add the command."""
-    parser = commands.add_parser("doctor", help="say what this machine has and lacks, and what to do about it")
+    parser = add_command(commands, "doctor", "say what this machine has and lacks, and what to do about it", EXAMPLES)
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.set_defaults(run=run)
 

@@ -4,11 +4,11 @@ import argparse
 import json
 from pathlib import Path
 
-from prologue.cli.commands import Commands
+from prologue.cli.commands import Commands, add_command, counted
 from prologue.core.errors import PrologueError
 
 PAIRS_PER_ROW = 8
-EXAMPLES = """examples:
+EXAMPLES = """\
   prologue encode photo.jpg                     ids in encoded.npz, the photo beside its reconstruction in encoded.png
   prologue encode photos/ --output photos.npz    every image of a folder
   prologue decode photos.npz --output copies     back to images"""
@@ -16,12 +16,7 @@ EXAMPLES = """examples:
 
 def add_to(commands: Commands) -> None:
     """Add the command."""
-    parser = commands.add_parser(
-        "encode",
-        help="turn images into ids, and show their reconstructions",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = add_command(commands, "encode", "turn images into ids, and show their reconstructions", EXAMPLES)
     parser.add_argument("images", nargs="+", type=Path, help="image files, or folders of them; cropped square")
     parser.add_argument("--model", help="as MODEL of `prologue sample`")
     parser.add_argument(
@@ -66,5 +61,7 @@ def run(given: argparse.Namespace) -> None:
         ]
         print(json.dumps({"model": generator.name, "bits_per_pixel": bits, "images": files}))
     else:
-        print(f"{len(paths)} images at {size} px: {bits:.4f} bits per pixel, PSNR {psnr.mean().item():.2f} dB")
+        print(
+            f"{counted(len(paths), 'image')} at {size} px: {bits:.4f} bits per pixel, PSNR {psnr.mean().item():.2f} dB"
+        )
         print(f"ids: {given.output}\noriginals beside their reconstructions: {picture}")

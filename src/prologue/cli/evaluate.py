@@ -6,14 +6,18 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from prologue.cli.commands import Commands, positive, shown
+from prologue.cli.commands import Commands, add_command, positive, shown
 from prologue.core.files import write_json
 from prologue.core.launch import is_main_process
+
+EXAMPLES = """\
+  prologue evaluate samples.npz --reference VIRTUAL_imagenet256_labeled.npz
+  prologue evaluate generated/ --reference photos/ --size 256"""
 
 
 def add_to(commands: Commands) -> None:
     """Add the command."""
-    parser = commands.add_parser("evaluate", help="measure any npz or folder of images against real ones")
+    parser = add_command(commands, "evaluate", "measure any npz or folder of images against real ones", EXAMPLES)
     parser.add_argument("samples", type=Path, help="npz with arr_0 (uint8 N, H, W, 3), or a folder of images")
     parser.add_argument("--reference", type=Path, help="the same, or ADM's statistics (default: data/reference)")
     parser.add_argument("--extractor", choices=("lite2", "inception"), help="default: Inception where its weights are")

@@ -3,21 +3,16 @@
 import argparse
 from pathlib import Path
 
-from prologue.cli.commands import Commands
+from prologue.cli.commands import Commands, add_command
 
-EXAMPLES = """examples:
+EXAMPLES = """\
   prologue export ~/my-model                              equal to the bit when it is loaded again
   prologue export src/prologue/generator/small --dtype bf16 --name small    what made the model that ships"""
 
 
 def add_to(commands: Commands) -> None:
     """Add the command."""
-    parser = commands.add_parser(
-        "export",
-        help="write a model as one folder that the other commands read",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = add_command(commands, "export", "write a model as one folder that the other commands read", EXAMPLES)
     parser.add_argument("output", type=Path, help="the folder; one that is there is replaced")
     parser.add_argument("--model", help="as MODEL of `prologue sample`")
     parser.add_argument("--name", help="what its users see (default: the model's)")

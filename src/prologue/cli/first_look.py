@@ -3,21 +3,16 @@
 import argparse
 from pathlib import Path
 
-from prologue.cli.commands import Commands, add_model
+from prologue.cli.commands import Commands, add_command, add_model
 
-EXAMPLES = """examples:
+EXAMPLES = """\
   prologue try                   pictures of the last run's model, or of the one that ships, in try/index.html
   prologue try small             of the one that ships"""
 
 
 def add_to(commands: Commands) -> None:
     """Add the command."""
-    parser = commands.add_parser(
-        "try",
-        help="make a page of samples, held prologues and reconstructions",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = add_command(commands, "try", "make a page of samples, held prologues and reconstructions", EXAMPLES)
     add_model(parser)
     parser.add_argument("--output", type=Path, default=Path("try"), help="folder of the page (default: %(default)s)")
     parser.set_defaults(run=run)

@@ -5,14 +5,18 @@ import shlex
 import sys
 from pathlib import Path
 
-from prologue.cli.commands import Commands, positive
+from prologue.cli.commands import Commands, add_command, positive
 from prologue.core.params_file import load_params
 from prologue.core.variants import experiment_flags
+
+EXAMPLES = """\
+  prologue import path/to/vq_ds16_c2i.pt       prints what was found, and flags
+  eval "dvc exp run $(prologue import path/to/folder)"   runs with what was found"""
 
 
 def add_to(commands: Commands) -> None:
     """Add the command."""
-    parser = commands.add_parser("import", help="print the flags for `dvc exp run` that import a checkpoint")
+    parser = add_command(commands, "import", "print the flags for `dvc exp run` that import a checkpoint", EXAMPLES)
     parser.add_argument("path", type=Path, help="a published checkpoint, a model of ours, or any project's tokenizer")
     parser.add_argument(
         "--image-size", type=positive, help="px (default: what the model tells, else 256; of a VQModel params.yaml's)"

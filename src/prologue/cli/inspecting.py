@@ -4,21 +4,16 @@ import argparse
 import json
 from pathlib import Path
 
-from prologue.cli.commands import Commands
+from prologue.cli.commands import Commands, add_command
 
-EXAMPLES = """examples:
+EXAMPLES = """\
   prologue inspect samples.png               model, class, seed and settings of a picture
   prologue inspect samples.npz --json"""
 
 
 def add_to(commands: Commands) -> None:
     """Add the command."""
-    parser = commands.add_parser(
-        "inspect",
-        help="tell how a generated picture or npz was made",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = add_command(commands, "inspect", "tell how a generated picture or npz was made", EXAMPLES)
     parser.add_argument("file", type=Path, help="a picture or npz that this project wrote")
     parser.add_argument("--json", action="store_true", help="print the recipe as JSON")
     parser.set_defaults(run=run)

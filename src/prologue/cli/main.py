@@ -48,8 +48,8 @@ COMMANDS = (
 )
 
 
-def main() -> None:
-    """Parse the command line and run one command; errors for the user end with status 1."""
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="prologue",
         description="Draw from models with prologue tokens, and what DVC does not do of training them.",
@@ -58,6 +58,12 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     for command in COMMANDS:
         command.add_to(commands)
+    return parser
+
+
+def main() -> None:
+    """Parse the command line and run one command; errors for the user end with status 1."""
+    parser = make_parser()
     argcomplete.autocomplete(parser)
     given = parser.parse_args()
     try:

@@ -2,22 +2,17 @@
 
 import argparse
 
-from prologue.cli.commands import Commands, add_model
+from prologue.cli.commands import Commands, add_command, add_model
 
 PORT = 7860
-EXAMPLES = """examples:
+EXAMPLES = """\
   prologue play                  the last run's model, or the small one that ships, at http://127.0.0.1:7860
   prologue play path/to/model --port 8000"""
 
 
 def add_to(commands: Commands) -> None:
     """Add the command."""
-    parser = commands.add_parser(
-        "play",
-        help="open a playground for a trained model in the browser",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = add_command(commands, "play", "open a playground for a trained model in the browser", EXAMPLES)
     add_model(parser)
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on; other machines reach any but the default"

@@ -5,14 +5,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prologue.cli.commands import Commands, add_model, positive
+from prologue.cli.commands import Commands, add_command, add_model, counted, positive
 
 if TYPE_CHECKING:  # needs torch, which takes seconds to load
     from prologue.core.params import GuidedRunParams
     from prologue.generator.generator import Generator
 
 IMAGES, HELD_OF_CLASS, HELD_CLASSES = 16, 8, 10
-EXAMPLES = """examples:
+EXAMPLES = """\
   prologue sample                                           16 images of the last run, or of the model that ships
   prologue sample --classes sneaker,bag --guidance 3        of two classes, with more guidance
   prologue sample --hold-prologue --output held.png         a row for each class, whose images share a prologue
@@ -22,12 +22,7 @@ EXAMPLES = """examples:
 
 def add_to(commands: Commands) -> None:
     """Add the command."""
-    parser = commands.add_parser(
-        "sample",
-        help="draw images from a trained model",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = add_command(commands, "sample", "draw images from a trained model", EXAMPLES)
     add_model(parser)
     parser.add_argument("--classes", help="names, divided by commas (default: all classes, in turn)")
     parser.add_argument(
@@ -79,7 +74,7 @@ def run(given: argparse.Namespace) -> None:
         ids = {name: part.tolist() for name, part in tokens._asdict().items() if part is not None}
         print(json.dumps({**drawn, "output": str(given.output), **ids}))
     else:
-        print(f"{count} images of {generator.name}: {given.output}")
+        print(f"{counted(count, 'image')} of {generator.name}: {given.output}")
 
 
 def _settings(generator: "Generator", given: argparse.Namespace) -> "GuidedRunParams":

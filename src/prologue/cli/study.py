@@ -2,13 +2,17 @@
 
 import argparse
 
-from prologue.cli.commands import Commands, positive
+from prologue.cli.commands import Commands, add_command, positive
 from prologue.core.slots import most_jobs
+
+EXAMPLES = """\
+  prologue study table1 --plan                 its rows, what is done, the hours that are left
+  prologue study table1 --scale small --seeds 3"""
 
 
 def add_to(commands: Commands) -> None:
     """Add the command."""
-    parser = commands.add_parser("study", help="run a table or figure of the paper as experiments")
+    parser = add_command(commands, "study", "run a table or figure of the paper as experiments", EXAMPLES)
     parser.add_argument("name", help="of a file in studies/")
     parser.add_argument(
         "--scale",

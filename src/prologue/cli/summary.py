@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from prologue.cli.commands import Commands, shown
+from prologue.cli.commands import Commands, add_command, shown
 from prologue.core.errors import PrologueError
 from prologue.core.stage import METRICS
 from prologue.measures.recorded import read_metrics
@@ -15,10 +15,14 @@ from prologue.report.pages import ends
 
 REPORT = Path("reports/index.html")
 
+EXAMPLES = """\
+  prologue summary                             the numbers that matter most
+  prologue summary --all"""
+
 
 def add_to(commands: Commands) -> None:
     """Add the command."""
-    parser = commands.add_parser("summary", help="print the metrics of the last run and where its report is")
+    parser = add_command(commands, "summary", "print the metrics of the last run and where its report is", EXAMPLES)
     parser.add_argument("--all", action="store_true", help="all metrics of every stage, not the ones that matter most")
     parser.set_defaults(run=run)
 

@@ -2,13 +2,17 @@
 
 import argparse
 
-from prologue.cli.commands import Commands
+from prologue.cli.commands import Commands, add_command
 from prologue.core.variants import experiment_flags, load_variants
+
+EXAMPLES = """\
+  dvc exp run $(prologue variant smoke)        the whole DAG in two minutes
+  dvc exp run $(prologue variant 2d smoke)     several compose"""
 
 
 def add_to(commands: Commands) -> None:
     """Add the command."""
-    parser = commands.add_parser("variant", help="print named overrides as flags for `dvc exp run`")
+    parser = add_command(commands, "variant", "print named overrides as flags for `dvc exp run`", EXAMPLES)
     parser.add_argument("names", nargs="+", help="variants of variants/*.yaml; the last wins")
     parser.set_defaults(run=run)
 

@@ -2,12 +2,15 @@
 
 import argparse
 
-from prologue.cli.commands import Commands
+from prologue.cli.commands import Commands, add_command
+
+EXAMPLES = """\
+  prologue watch                               beside a running `dvc repro`, in another terminal"""
 
 
 def add_to(commands: Commands) -> None:
     """Add the command."""
-    parser = commands.add_parser("watch", help="keep a page of the curves of running trainings")
+    parser = add_command(commands, "watch", "keep a page of the curves of running trainings", EXAMPLES)
     parser.add_argument("--seconds", type=int, default=10, help="between two versions (default: %(default)s)")
     parser.set_defaults(run=run)
 
