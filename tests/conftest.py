@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from browser import CHROMIUM, Browser
 from preloaded import Preloaded
 from tiny import tiny_params, write_image_folder
 from training_run import run_stages
@@ -45,3 +46,12 @@ def trained(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         run_stages(tiny_params(), shards, ["tokenizer", "tokens", "ar"])
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A headless Chromium."""
+    if not CHROMIUM:
+        pytest.skip("needs a browser: apt-get install chromium")
+    with Browser(tmp_path_factory.mktemp("chromium")) as started:
+        yield started

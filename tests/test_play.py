@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import CHROMIUM, Browser
+from browser import Browser
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 from trained_project import make_trained_project
@@ -129,14 +129,6 @@ def test_it_listens_on_the_loopback_and_keeps_its_page_to_itself(address: tuple[
     assert not is_loopback("prologue.example")
     with pytest.raises(PrologueError, match="give another --port"):
         serve(Answers(load_generator("small")), *address)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    if not CHROMIUM:
-        pytest.skip("needs a browser: apt-get install chromium")
-    with Browser(tmp_path_factory.mktemp("chromium")) as started:
-        yield started
 
 
 def until(browser: Browser, condition: str) -> None:

@@ -3,12 +3,11 @@
 import base64
 import io
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import CHROMIUM, Browser
+from browser import Browser
 from PIL import Image
 from report_sample import METRICS, add_figures_and_curves, build
 from study_sample import STUDY, make_project, run, write_study
@@ -49,14 +48,6 @@ def site(project: Path) -> Path:
         patch.chdir(project)
         compare("main", "sharp", Path("reports/comparisons"), images=12)
     return reports
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    if not CHROMIUM:
-        pytest.skip("needs a browser: apt-get install chromium")
-    with Browser(tmp_path_factory.mktemp("chromium")) as started:
-        yield started
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -74,12 +74,7 @@ def evaluate_reconstruction(
     counts = _code_counts(tokenizer, rows)
     own = _reference(rows["pool"], reference)
     if accelerator.is_main_process:
-        columns = min(PAIRS_PER_ROW, len(images))
-        chosen = classes_in_turn(images.labels)[: SHOWN_PAIRS if len(images) >= SHOWN_PAIRS else columns]
-        with replacing(figures / "reconstructions.png") as path:
-            pairs = reconstruction_pairs(tokenizer, images, chosen, columns)
-            recipe = {"weights_sha256": weights_sha256(tokenizer), "picture": "reconstructions"}
-            save_picture(pairs, path, "png", recipe, "compositeWithTrainedAlgorithmicMedia")
+        _draw_pairs(tokenizer, images, figures / "reconstructions.png")
         draw_code_usage(counts, figures / "codebook_usage")
         save_reference(output, own)
     distance = frechet_distance(own.statistics, reference.statistics)
@@ -101,6 +96,16 @@ def evaluate_reconstruction(
     protocol = {key: value for key, value in reference.protocol.items() if key != "is"}
     protocol |= {"weights": "ema", "rounding": "uint8"}
     return {**metrics, "images_per_second": round(rate * accelerator.num_processes, 1), **protocol}
+
+
+def _draw_pairs(tokenizer: Tokenizer, images: ImageShards, output: Path) -> None:
+    """Write the picture of originals above their reconstructions, classes in turn, with its recipe."""
+    columns = min(PAIRS_PER_ROW, len(images))
+    chosen = classes_in_turn(images.labels)[: SHOWN_PAIRS if len(images) >= SHOWN_PAIRS else columns]
+    recipe = {"weights_sha256": weights_sha256(tokenizer), "picture": "reconstructions"}
+    with replacing(output) as path:
+        pairs = reconstruction_pairs(tokenizer, images, chosen, columns)
+        save_picture(pairs, path, "png", recipe, "compositeWithTrainedAlgorithmicMedia")
 
 
 def _reference(pool: Tensor, real: Reference) -> Reference:

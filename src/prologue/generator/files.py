@@ -108,9 +108,8 @@ def read_ids(path: Path, tokenizer: Tokenizer) -> tuple[Tokens, list[str]]:
     if prologue is not None and config.prologue is not None:
         _check_ids(path, "prologue", prologue, config.prologue.tokens, config.prologue.codebook)
     names = [str(name) for name in arrays.get("names", range(len(visual)))]
-    ids = [None if part is None else torch.from_numpy(part.astype(np.int64)) for part in (prologue, visual)]
-    assert ids[1] is not None
-    return Tokens(ids[0], ids[1]), names
+    held = None if prologue is None else torch.from_numpy(prologue.astype(np.int64))
+    return Tokens(held, torch.from_numpy(visual.astype(np.int64))), names
 
 
 def _check_ids(path: Path, segment: str, ids: NDArray[np.generic], tokens: int, codes: int) -> None:

@@ -4,14 +4,13 @@ import difflib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from prologue.core.errors import PrologueError
-from prologue.core.params import GuidedRunParams, PlainRunParams, Precision
+from prologue.core.params import GuidedRunParams, Precision
 from prologue.core.precision import faster_precision
 from prologue.core.recipe import Recipe
 from prologue.core.runtime import start_accelerator
@@ -23,7 +22,6 @@ from prologue.sampling.generation import Seed, TokenSampler
 from prologue.sampling.images import DTYPES, Pixels, choices_of, decode, guidance_of
 from prologue.sampling.prologues import HELD
 
-Run: TypeAlias = GuidedRunParams | PlainRunParams
 NAMED = 10  # classes in a message
 BATCH = 64  # images that are encoded or decoded at once
 
@@ -87,14 +85,15 @@ class Generator:
                 raise PrologueError(str(error)) from None
         return run
 
-    def sample(self, run: Run, labels: list[int], seeds: list[Seed], prologue: Tensor | None = None) -> Tokens:
+    def sample(
+        self, run: GuidedRunParams, labels: list[int], seeds: list[Seed], prologue: Tensor | None = None
+    ) -> Tokens:
         """Ids of one image per label; `prologue` (B, Np) is held where given. The stage samples draws the same."""
         labelled = torch.tensor(labels, device=self.ar.token_embedding.weight.device)
-        guided = isinstance(run, GuidedRunParams) and (run.prologue.guidance, run.visual.guidance) != (1, 1)
-        guidance = guidance_of(run) if guided and isinstance(run, GuidedRunParams) else None
+        guidance = None if run.prologue.guidance == run.visual.guidance == 1 else guidance_of(run)
         return TokenSampler(self.ar, guidance, choices_of(run), self.dtype).sample(labelled, seeds, prologue)
 
-    def held(self, run: Run, labels: list[int], seed: int) -> Tensor:
+    def held(self, run: GuidedRunParams, labels: list[int], seed: int) -> Tensor:
         """A sampled prologue of each label (B, Np), to be held; the stage samples holds those of its first classes.
 
         Raises PrologueError where the model has no prologue.
