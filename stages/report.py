@@ -12,6 +12,7 @@ run_stage(
         metrics=METRICS,
         figures=Path("reports/figures"),
         curves=Path("reports/curves"),
+        watermark=Path("reports/watermark"),
         output=Path("reports/index.html"),
     ),
     processes="one",

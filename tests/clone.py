@@ -16,6 +16,7 @@ from tiny import ROOT, write_image_folder
 CODE = (
     *("stages", "src", "params.yaml", "dvc.yaml", "variants", ".dvc/config", ".dvcignore", ".gitignore"),
     "data/published/README.md",
+    "reports/watermark",
 )
 STAGES = set(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]) - {"source"}  # which looks in every run
 

@@ -79,7 +79,14 @@ def build(folder: Path, params: Params, metrics: dict[str, dict[str, Any]]) -> P
     (folder / "metrics").mkdir(exist_ok=True)
     for stage, values in metrics.items():
         (folder / "metrics" / f"{stage}.json").write_text(json.dumps(values))
-    write_report(params, folder / "metrics", folder / "figures", folder / "curves", folder / "index.html")
+    write_report(
+        params,
+        folder / "metrics",
+        folder / "figures",
+        folder / "curves",
+        folder / "watermark",
+        folder / "index.html",
+    )
     return Page((folder / "index.html").read_text())
 
 

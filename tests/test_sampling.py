@@ -30,6 +30,7 @@ from prologue.sampling.generation import TokenSampler
 from prologue.sampling.images import token_samplers
 from prologue.sampling.independent import independent_ids
 from prologue.sampling.prologues import prologues_of, resample_visual, swap_prologues
+from prologue.sampling.watermark import Watermark
 from prologue.tokens.cache import TokenCache
 
 NOTHING_ADOPTED = Path("nothing_adopted")
@@ -145,18 +146,21 @@ def test_bf16_draws_ids_that_can_stand() -> None:
 
 @pytest.mark.parametrize("guidance", [None, Guidance(0.7, 4.0, power=0.3)], ids=["plain", "guided"])
 @pytest.mark.parametrize("mode", ["joint", "none"])
+@pytest.mark.parametrize("marked", [False, True], ids=["", "marked"])
 def test_the_steps_that_a_gpu_captures_draw_the_same_ids(
-    mode: str, guidance: Guidance | None, monkeypatch: pytest.MonkeyPatch
+    mode: str, guidance: Guidance | None, marked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fixed shapes, the position in a tensor and a masked cache of a few lengths; here run one by one."""
     monkeypatch.setattr(graphs, "BUCKET", 6)
-    ar = make_ar(make_tokenizer(prologue__mode=mode))
-    sampler = TokenSampler(ar, guidance, Choices(Choice(top_k=5), Choice(temperature=0.9)), torch.float32)
+    tokenizer = make_tokenizer(prologue__mode=mode)
+    ar, watermark = make_ar(tokenizer), Watermark(b"a key", tokenizer, 3.0) if marked else None
+    choices = Choices(Choice(top_k=5), Choice(temperature=0.9))
+    sampler = TokenSampler(ar, guidance, choices, torch.float32, watermark)
     classes, seeds = torch.arange(sampler.block) % 2, [(0, image) for image in range(sampler.block)]
     tokens = sampler.sample(classes, seeds)
     labels = classes if guidance is None else torch.cat((classes, torch.full_like(classes, ar.vocabulary.null_class)))
     steps, uniforms = (
-        graphs.StaticSteps(sampler.decoder, sampler.block, sampler.guidance, sampler.choices),
+        graphs.StaticSteps(sampler.decoder, sampler.block, sampler.guidance, sampler.choices, sampler.watermark),
         generation.draw_uniforms(seeds, ar.vocabulary.length),
     )
     first = sampler.decoder.ar.class_embedding(labels)

@@ -1,6 +1,7 @@
 """What the commands share."""
 
 import argparse
+from pathlib import Path
 from typing import TypeAlias
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # what `add_subparsers` returns
@@ -25,6 +26,16 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="a project, an exported or published folder, or `small`, the model that ships "
         "(default: the project here once it has trained, else `small`)",
+    )
+
+
+def add_key(parser: argparse.ArgumentParser) -> None:
+    """Add the argument that says where the watermark's key is."""
+    parser.add_argument(
+        "--key",
+        type=Path,
+        metavar="FILE",
+        help="a file with the watermark's key (default: the environment's PROLOGUE_WATERMARK_KEY)",
     )
 
 

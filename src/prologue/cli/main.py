@@ -11,6 +11,7 @@ from prologue.cli import (
     data,
     decode,
     describe,
+    detect,
     doctor,
     encode,
     evaluate,
@@ -24,6 +25,7 @@ from prologue.cli import (
     summary,
     variant,
     watch,
+    watermark,
 )
 from prologue.core.errors import PrologueError
 
@@ -35,6 +37,8 @@ COMMANDS = (
     decode,
     export,
     inspecting,
+    detect,
+    watermark,
     evaluate,
     data,
     variant,

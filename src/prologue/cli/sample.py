@@ -2,10 +2,12 @@
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prologue.cli.commands import Commands, add_command, add_model, counted, positive
+from prologue.cli.commands import Commands, add_command, add_key, add_model, counted, positive
+from prologue.core.errors import PrologueError
 
 if TYPE_CHECKING:  # needs torch, which takes seconds to load
     from prologue.core.params import GuidedRunParams
@@ -17,6 +19,7 @@ EXAMPLES = """\
   prologue sample --classes sneaker,bag --guidance 3        of two classes, with more guidance
   prologue sample --hold-prologue --output held.png         a row for each class, whose images share a prologue
   prologue sample --prologue-from photo.jpg --classes coat  images with the prologue of a photo
+  prologue sample --watermark 3 --key watermark.key         images that `prologue detect` recognises
   prologue sample path/to/model --images 1000 --output samples.npz"""
 
 
@@ -33,6 +36,10 @@ def add_to(commands: Commands) -> None:
         what = f"of the {segment} tokens (default: as the model was sampled"
         parser.add_argument(f"--{flag}guidance", type=float, help=f"guidance {what}; 1 = none)")
         parser.add_argument(f"--{flag}temperature", type=float, help=f"temperature {what})")
+    parser.add_argument(
+        "--watermark", type=float, metavar="STRENGTH", help="mark the images, 0 = not (default: as the project does)"
+    )
+    add_key(parser)
     held = parser.add_mutually_exclusive_group()
     held.add_argument("--prologue-from", type=Path, metavar="PHOTO", help="hold the prologue of an image file")
     held.add_argument("--hold-prologue", action="store_true", help="draw one prologue for each class and hold it")
@@ -50,7 +57,7 @@ def run(given: argparse.Namespace) -> None:
     from prologue.generator.folders import load_generator
 
     check_output(given.output)
-    generator = load_generator(given.model)
+    generator = _marking(load_generator(given.model), given)
     chosen = generator.labels_of(given.classes.split(",")) if given.classes else list(range(len(generator.classes)))
     if given.hold_prologue and not given.classes:
         chosen = chosen[:HELD_CLASSES]
@@ -66,7 +73,8 @@ def run(given: argparse.Namespace) -> None:
     tokens = generator.sample(settings, labels, [(given.seed, image) for image in range(count)], prologue)
     images, names = generator.pixels(tokens), [generator.classes[label] for label in labels]
     files = [f"{image:06d}_{name.replace('/', '-')}" for image, name in enumerate(names)]
-    drawn = generator.recipe(seed=given.seed, settings=settings.model_dump(), classes=names)
+    marked = {"watermark": {"strength": generator.watermark_strength}}
+    drawn = generator.recipe(seed=given.seed, settings=settings.model_dump() | marked, classes=names)
     if given.prologue_from or given.hold_prologue:
         drawn["prologue"] = "of a photo" if given.prologue_from else "held by class"
     write_images(given.output, images, labels, files, turns_grid(images, names, len(chosen)), drawn)
@@ -75,6 +83,14 @@ def run(given: argparse.Namespace) -> None:
         print(json.dumps({**drawn, "output": str(given.output), **ids}))
     else:
         print(f"{counted(count, 'image')} of {generator.name}: {given.output}")
+
+
+def _marking(generator: "Generator", given: argparse.Namespace) -> "Generator":
+    """The generator with the watermark that is asked for, under the key that is given."""
+    strength = generator.watermark_strength if given.watermark is None else given.watermark
+    if not 0 <= strength < float("inf"):
+        raise PrologueError(f"--watermark: {strength} is no strength; 0 is off, 3 is found again in most images")
+    return replace(generator, watermark_strength=strength, key=given.key)
 
 
 def _settings(generator: "Generator", given: argparse.Namespace) -> "GuidedRunParams":

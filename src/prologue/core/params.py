@@ -194,12 +194,17 @@ class PlainRunParams(Section):
     visual: ChoiceParams
 
 
+class WatermarkParams(Section):
+    strength: NonNegative
+
+
 class SamplingParams(Section):
     images: Annotated[int, Field(ge=10)]  # the inception score has 10 splits
     classes: list[str | int] | None
     precision: Precision
     files: Literal["none", "png", "webp"]
     rows: Count
+    watermark: WatermarkParams
     cfg: GuidedRunParams
     no_cfg: PlainRunParams
 

@@ -81,7 +81,9 @@ def _of_project(folder: Path) -> Generator:
     classes = [str(name) for name in read_json(manifest)["classes"]]
     tokenizer, ar = load_tokenizer(models / "attached"), load_ar(models / "ar")
     name = folder.resolve().name
-    return _checked(Generator(name, tokenizer, ar, tuple(classes), sampling.cfg, sampling.precision, folder), models)
+    strength = sampling.watermark.strength
+    generator = Generator(name, tokenizer, ar, tuple(classes), sampling.cfg, sampling.precision, folder, strength)
+    return _checked(generator, models)
 
 
 def _checked(generator: Generator, folder: Path) -> Generator:

@@ -21,6 +21,7 @@ from prologue.models.weights import weights_sha256
 from prologue.sampling.generation import Seed, TokenSampler
 from prologue.sampling.images import DTYPES, Pixels, choices_of, decode, guidance_of
 from prologue.sampling.prologues import HELD
+from prologue.sampling.watermark import Watermark, marking
 
 NAMED = 10  # classes in a message
 BATCH = 64  # images that are encoded or decoded at once
@@ -31,6 +32,7 @@ class Generator:
     """Both models in eval mode, a name for each class of the AR model, and the settings that its samples were made by.
 
     `name` is for people: where it came from. `project` is the folder of the run that trained it, where that is at hand.
+    `key` is the file of the watermark's key, which the environment holds otherwise.
     """
 
     name: str
@@ -40,11 +42,18 @@ class Generator:
     cfg: GuidedRunParams
     precision: Precision = "auto"
     project: Path | None = None
+    watermark_strength: float = 0
+    key: Path | None = None
 
     @cached_property
     def dtype(self) -> torch.dtype:
         """Of matrix products while sampling; `auto` is what this machine is faster in."""
         return DTYPES[faster_precision(start_accelerator()) if self.precision == "auto" else self.precision]
+
+    @cached_property
+    def watermark(self) -> Watermark | None:
+        """The mark that images are drawn with. Raises PrologueError where it is on and there is no key."""
+        return marking(self.watermark_strength, self.tokenizer, self.key)
 
     @cached_property
     def weights_sha256(self) -> str:
@@ -91,7 +100,8 @@ class Generator:
         """Ids of one image per label; `prologue` (B, Np) is held where given. The stage samples draws the same."""
         labelled = torch.tensor(labels, device=self.ar.token_embedding.weight.device)
         guidance = None if run.prologue.guidance == run.visual.guidance == 1 else guidance_of(run)
-        return TokenSampler(self.ar, guidance, choices_of(run), self.dtype).sample(labelled, seeds, prologue)
+        sampler = TokenSampler(self.ar, guidance, choices_of(run), self.dtype, self.watermark)
+        return sampler.sample(labelled, seeds, prologue)
 
     def held(self, run: GuidedRunParams, labels: list[int], seed: int) -> Tensor:
         """A sampled prologue of each label (B, Np), to be held; the stage samples holds those of its first classes.

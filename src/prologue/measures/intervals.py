@@ -16,11 +16,16 @@ RESAMPLES = 40  # enough for a standard deviation (Efron and Tibshirani 1993, Ch
 NORMAL = 1.96  # standard deviations on each side of 95 % of a normal distribution
 
 
-def frechet_deviations(features: Tensor, references: list[Statistics], seed: int = 0) -> list[float]:
-    """Bootstrap standard deviation of the Frechet distance of float features (N, D) to each of the references.
+def frechet_deviations(features: Tensor, references: list[Statistics]) -> list[float]:
+    """Bootstrap standard deviation of the Frechet distance of float features (N, D) to each of the references."""
+    return [float(deviation) for deviation in frechet_draws(features, references).std(axis=0, ddof=1)]
 
-    The images are drawn again with replacement; the references stay. Distances of resampled sets are larger than that
-    of the set, since fewer images differ in them, but by nearly the same, so that their spread is what counts.
+
+def frechet_draws(features: Tensor, references: list[Statistics], seed: int = 0) -> NDArray[np.float64]:
+    """Frechet distances (RESAMPLES, references) of float features (N, D) that are drawn again with replacement.
+
+    The references stay. Distances of resampled sets are larger than that of the set, since fewer images differ in them,
+    but by nearly the same, so that their spread is what counts. Sets of one size are drawn again at the same places.
     """
     x = features.double().numpy()
     counts = np.random.default_rng(seed).multinomial(len(x), np.full(len(x), 1 / len(x)), RESAMPLES)
@@ -28,7 +33,7 @@ def frechet_deviations(features: Tensor, references: list[Statistics], seed: int
         turned = [x @ _root(reference.sigma) for reference in references]
         with ThreadPoolExecutor(own_threads()) as pool:
             drawn = list(pool.map(lambda count: _distances(x, count, references, turned), counts))
-    return [float(deviation) for deviation in np.std(drawn, axis=0, ddof=1)]
+    return np.array(drawn)
 
 
 def interval(value: float, deviation: float) -> dict[str, float]:

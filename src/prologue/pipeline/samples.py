@@ -26,6 +26,7 @@ from prologue.sampling.images import decode, token_samplers
 from prologue.sampling.independent import independent_ids
 from prologue.sampling.prologues import draw_held, draw_of_real, draw_swapped
 from prologue.sampling.samples import balanced_labels, write_samples
+from prologue.sampling.watermark import marking
 from prologue.tokens.cache import TokenCache
 
 REAL = "real_prologue"  # the picture that shows real images too
@@ -45,8 +46,8 @@ def make_samples(
     """Sample `sampling.images` images in both runs, classes taking turns, and draw them; returns the stage's metrics.
 
     Both runs take what the stage sweep chose. Beside OUTPUT/RUN.npz lie independent.npz and swapped.npz, yardsticks of
-    the evaluation. Writes samples_RUN.png and, with a prologue, held_, real_prologue and
-    swapped_prologues.png to `figures`.
+    the evaluation. Writes samples_RUN.png and, with a prologue, held_, real_prologue and swapped_prologues.png to
+    `figures`. Images are marked where `sampling.watermark` is on, under the key that the environment holds.
     """
     accelerator, params = start_accelerator(), settle(params)
     adopted = read_adopted(sweep)
@@ -55,10 +56,12 @@ def make_samples(
     tokenizer = load_tokenizer(tokenizer_folder, accelerator.device)
     names = read_json(tokens / "manifest.json")["classes"]
     labels = balanced_labels(names, params.sampling.classes, params.sampling.images)
-    samplers = token_samplers(ar, params.sampling)
+    watermark = marking(params.sampling.watermark.strength, tokenizer)
+    samplers = token_samplers(ar, params.sampling, watermark)
     inputs = [*sorted(ar_folder.glob("*.*")), *sorted(tokenizer_folder.glob("*.*"))]
-    settings = params.sampling.model_dump(include={"classes", "precision", *SAMPLING_RUNS})
-    recipe = {"weights_sha256": weights_sha256(tokenizer, ar), "seed": params.seed, "settings": settings}
+    settings = params.sampling.model_dump(include={"classes", "precision", "watermark", *SAMPLING_RUNS})
+    weights = weights_sha256(tokenizer, ar)
+    recipe = {"weights_sha256": weights, "seed": params.seed, "settings": settings}
     speed = write_samples(params, samplers, tokenizer, labels, inputs, recipe, output, accelerator)
     if accelerator.is_main_process:
         _write_yardsticks(output, samplers["cfg"], tokenizer, TokenCache(tokens, "val"), labels, recipe)
@@ -78,6 +81,8 @@ def make_samples(
         "images_per_class": sorted({int(count) for count in counts[counts > 0]}),
         "images_per_second": speed,
         "seed": params.seed,
+        "weights_sha256": weights,
+        "watermark_strength": params.sampling.watermark.strength,
         "adopted": adopted,
         "precision": params.sampling.precision,
     }

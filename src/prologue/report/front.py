@@ -14,11 +14,14 @@ from prologue.measures.recorded import read_metrics
 from prologue.measures.registry import METRICS, STAGES, Metrics, interval_of, is_cost, is_interval, metric_of
 from prologue.report.pages import duration, ends, number, percent, read_picture, text, write_page
 from prologue.report.verdict import evidence, headline, key_figures, total_time, verdict
+from prologue.report.watermark import read_watermark
 from prologue.report.words import attention_in_words, swapped_in_words
 from prologue.sampling.adopted import Adopted, with_adopted
 
 
-def write_report(params: Params, metrics: Path, figures: Path, curves: Path, output: Path) -> dict[str, int]:
+def write_report(
+    params: Params, metrics: Path, figures: Path, curves: Path, watermark: Path, output: Path
+) -> dict[str, int]:
     """Build the report from what the stages left behind; what is missing is marked 'not run'.
 
     Args:
@@ -26,6 +29,7 @@ def write_report(params: Params, metrics: Path, figures: Path, curves: Path, out
         metrics: folder of STAGE.json.
         figures: the pictures that stages drew, at any depth.
         curves: folder of one folder of DVCLive TSVs per training stage.
+        watermark: folder of `prologue watermark`, shown where it measured the model of this run.
         output: the HTML file.
 
     Returns:
@@ -62,6 +66,7 @@ def write_report(params: Params, metrics: Path, figures: Path, curves: Path, out
             for stage, is_trained in trained.items()
             if is_trained
         },
+        watermark=read_watermark(watermark, known),
         comparison=_comparison(known),
         costs=_costs(known),
         total_time=total_time(known),

@@ -12,6 +12,7 @@ from prologue.sampling.choice import Choices
 from prologue.sampling.decoding import Decoder
 from prologue.sampling.graphs import StaticSteps
 from prologue.sampling.guidance import Guidance, guided
+from prologue.sampling.watermark import Watermark
 
 SMALL = 16_000_000  # parameters below which a CPU samples faster in large blocks: it spends its time between products
 
@@ -51,8 +52,15 @@ def generate(
 class TokenSampler:
     """Draws token ids block by block from one prepared model."""
 
-    def __init__(self, ar: ARModel, guidance: Guidance | None, choices: Choices, dtype: torch.dtype) -> None:
-        self.vocabulary, self.guidance, self.choices = ar.vocabulary, guidance, choices
+    def __init__(
+        self,
+        ar: ARModel,
+        guidance: Guidance | None,
+        choices: Choices,
+        dtype: torch.dtype,
+        watermark: Watermark | None = None,
+    ) -> None:
+        self.vocabulary, self.guidance, self.choices, self.watermark = ar.vocabulary, guidance, choices, watermark
         self.device = ar.token_embedding.weight.device
         self.block = block_size(ar)
         self.decoder = Decoder(ar, self.block if guidance is None else 2 * self.block, dtype)
@@ -85,15 +93,15 @@ class TokenSampler:
         if self.device.type == "cuda":
             settings = self.guidance, self.choices
             if self.steps is None or (self.steps.guidance, self.steps.choices) != settings:  # what is captured stays
-                self.steps = StaticSteps(self.decoder, self.block, *settings)
+                self.steps = StaticSteps(self.decoder, self.block, *settings, self.watermark)
             return self.steps.sample(x, uniforms, prologue)[:count]
-        drawn = torch.empty(self.block, self.vocabulary.length, dtype=torch.long, device=classes.device)
+        drawn = torch.zeros(self.block, self.vocabulary.length, dtype=torch.long, device=classes.device)
         for position in range(self.vocabulary.length):
-            drawn[:, position] = self._next(x, position, uniforms[:, position], prologue)
+            drawn[:, position] = self._next(x, position, uniforms[:, position], prologue, drawn)
             x = self.decoder.ar.token_embedding(drawn[:, position].repeat(len(labels) // self.block))
         return drawn[:count]
 
-    def _next(self, x: Tensor, position: int, uniforms: Tensor, prologue: Tensor | None) -> Tensor:
+    def _next(self, x: Tensor, position: int, uniforms: Tensor, prologue: Tensor | None, drawn: Tensor) -> Tensor:
         """Vocabulary ids (block,) at a position; what is fixed there is not drawn, but enters the cache."""
         vocabulary = self.vocabulary
         ids = vocabulary.ids_at(position)
@@ -105,6 +113,9 @@ class TokenSampler:
         if self.guidance is not None:
             logits = guided(logits, self.guidance.scale(position, vocabulary))
         in_prologue = position < vocabulary.prologue_tokens
+        if self.watermark is not None and not in_prologue:
+            place = torch.tensor([position - vocabulary.prefix], device=x.device)
+            logits = logits + self.watermark.bias(drawn[:, vocabulary.prefix :], place)
         choice = self.choices.prologue if in_prologue else self.choices.visual
         return choice.draw(logits, uniforms) + ids.start
 

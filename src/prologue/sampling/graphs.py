@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from prologue.sampling.choice import Choices
 from prologue.sampling.decoding import Decoder
 from prologue.sampling.guidance import Guidance, guided
+from prologue.sampling.watermark import Watermark
 
 BUCKET = 64  # positions: a step reads its cache up to the next multiple, so that few lengths need a graph each
 FREE = -1  # in `held`: an id that is drawn
@@ -20,10 +21,17 @@ FREE = -1  # in `held`: an id that is drawn
 class StaticSteps:
     """The steps of one sampler over tensors that stay where they are; the position, too, is read from one."""
 
-    def __init__(self, decoder: Decoder, block: int, guidance: Guidance | None, choices: Choices) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        block: int,
+        guidance: Guidance | None,
+        choices: Choices,
+        watermark: Watermark | None = None,
+    ) -> None:
         """`block`: images drawn at once."""
         self.decoder, self.vocabulary = decoder, decoder.ar.vocabulary
-        self.guidance, self.choices = guidance, choices
+        self.guidance, self.choices, self.watermark = guidance, choices, watermark
         device, length = decoder.cache.device, self.vocabulary.length
         self.x = torch.zeros(decoder.cache.shape[2], decoder.ar.config.transformer.dim, device=device)
         self.position = torch.zeros(1, dtype=torch.long, device=device)
@@ -83,6 +91,9 @@ class StaticSteps:
         if ids.stop - ids.start == 1:
             drawn = torch.full_like(self.held[:, 0], ids.start)
         else:
+            if self.watermark is not None and not in_prologue:
+                prefix = self.vocabulary.prefix
+                logits = logits + self.watermark.bias(self.drawn[:, prefix:], self.position - prefix)
             choice = self.choices.prologue if in_prologue else self.choices.visual
             drawn = choice.draw(logits, self.uniforms.index_select(1, self.position)[:, 0]) + ids.start
         held = self.held.index_select(1, self.position)[:, 0]

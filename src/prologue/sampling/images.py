@@ -16,17 +16,18 @@ from prologue.models.tokenizer import Tokenizer, to_uint8
 from prologue.sampling.choice import Choice, Choices
 from prologue.sampling.generation import Seed, TokenSampler
 from prologue.sampling.guidance import Guidance
+from prologue.sampling.watermark import Watermark
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 Pixels = NDArray[np.uint8]
 
 
-def token_samplers(ar: ARModel, params: SamplingParams) -> dict[str, TokenSampler]:
+def token_samplers(ar: ARModel, params: SamplingParams, watermark: Watermark | None = None) -> dict[str, TokenSampler]:
     """The samplers of both runs, as the params set them."""
     dtype = DTYPES[params.precision]
     return {
-        "cfg": TokenSampler(ar, guidance_of(params.cfg), choices_of(params.cfg), dtype),
-        "no_cfg": TokenSampler(ar, None, choices_of(params.no_cfg), dtype),
+        "cfg": TokenSampler(ar, guidance_of(params.cfg), choices_of(params.cfg), dtype, watermark),
+        "no_cfg": TokenSampler(ar, None, choices_of(params.no_cfg), dtype, watermark),
     }
 
 

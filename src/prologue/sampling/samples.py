@@ -34,7 +34,8 @@ def write_samples(
     `inputs` are the files of the models. Each file carries `recipe` and the run. Every process samples a part of the
     images; a run that was killed goes on where it was. Returns the images per second of each run.
     """
-    settings = params.sampling.model_dump(exclude={"rows", "files"}) | {"seed": params.seed}
+    marks = {run: sampler.watermark.fingerprint for run, sampler in samplers.items() if sampler.watermark}
+    settings = params.sampling.model_dump(exclude={"rows", "files"}) | {"seed": params.seed, "marks": marks}
     speed = {}
     with building(output, origin_of(settings, inputs, __file__), accelerator.wait_for_everyone) as folder:
         for run, sampler in samplers.items():

@@ -43,7 +43,7 @@ def as_markdown(study: Study) -> str:
         study.question,
         f"Scale {study.scale}, seed {seeds}, commit {study.commit[:10]}: {study.state}. {meaning(study)} The paper's "
         "values are of ImageNet at 256 px and cannot be compared with those measured here.",
-        _table(head, lines),
+        markdown_table(head, lines),
     ]
     compared = [row for row in study.rows if row.against_baseline]
     if compared:
@@ -55,7 +55,7 @@ def as_markdown(study: Study) -> str:
         parts += [
             f"Against {study.baseline}: mean difference, and the ratio, each with its 95 % interval where there are "
             "several seeds (the ratio in the paper).",
-            _table([f"against {study.baseline}", *(row.label for row in compared)], lines),
+            markdown_table([f"against {study.baseline}", *(row.label for row in compared)], lines),
         ]
     return "\n\n".join(parts) + "\n"
 
@@ -96,7 +96,7 @@ def _compared(study: Study, row: Row, column: Column) -> str:
     return f"{text} ({own / base:.2f})" if text and own and base else text
 
 
-def _table(head: list[str], lines: list[list[str]]) -> str:
+def markdown_table(head: list[str], lines: list[list[str]]) -> str:
     """A table of Markdown."""
     rows = [head, ["---"] * len(head), *lines]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)

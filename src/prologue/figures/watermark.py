@@ -1,0 +1,42 @@
+"""Charts of a watermark: how p-values of images without it lie, and how many images with it are found."""
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from prologue.figures.style import BLUE, INK, ORANGE, save, styled
+
+
+def draw_watermark(found: dict[str, Any], path: Path) -> None:
+    """Draw what `measure_watermark` found as PATH.svg and PATH.png.
+
+    Left the share of images without a mark up to each p-value, with the range over keys, where the diagonal is what
+    p-values promise at most; right the share of marked images that are found, by damage.
+    """
+    with styled():
+        figure = Figure(figsize=(10, 3.6), layout="constrained")
+        unmarked, marked = figure.subplots(1, 2)
+        for (name, shares), colour in zip(found["false_positives"].items(), (BLUE, ORANGE), strict=True):
+            levels = [float(level) for level in shares["levels"]]
+            mean, least, most = ([own[key] for own in shares["levels"].values()] for key in ("mean", "least", "most"))
+            unmarked.plot(levels, mean, "o-", color=colour, label=f"{name}, mean and range of {found['keys']} keys")
+            unmarked.fill_between(levels, least, most, color=colour, alpha=0.2, linewidth=0)
+        unmarked.plot(levels, levels, "--", color=INK, linewidth=1, label="as many as the p-value says")
+        unmarked.set(xscale="log", yscale="log", xlabel="p-value", ylabel="share of images up to it")
+        unmarked.set_title("Images without a mark")
+        unmarked.legend(fontsize=8)
+        damages = list(next(iter(found["detection"].values())))
+        for strength, shares in found["detection"].items():
+            values = [shares[damage]["found"] for damage in damages]
+            errors = [
+                [own["found"] - own["low"] for own in shares.values()],
+                [own["high"] - own["found"] for own in shares.values()],
+            ]
+            marked.errorbar(values, range(len(damages)), xerr=errors, fmt="o-", capsize=2, label=f"strength {strength}")
+        marked.set_yticks(range(len(damages)), damages)
+        marked.invert_yaxis()
+        marked.set(xlim=(0, 1), xlabel=f"share of images found, p up to {found['level']:g}")
+        marked.set_title("Images with a mark, damaged")
+        marked.legend(fontsize=8)
+        save(figure, path)
