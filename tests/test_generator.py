@@ -185,6 +185,21 @@ def test_an_exported_model_is_equal_to_the_bit_and_samples_the_same(run: Run, pr
     assert "is missing" in printed
 
 
+@pytest.mark.parametrize("system", ["prologue", "prologue_post", "2d", "1d"])
+def test_a_published_model_comes_back_from_an_export_equal_to_the_bit(run: Run, system: str) -> None:
+    folder = Path(__file__).parent / "published" / system
+    assert run("export", "own", "--model", folder)[0] == 0
+    published, own = load_generator(str(folder)), load_generator("own")
+    assert own.weights_sha256 == published.weights_sha256
+    seeds: list[tuple[int, ...]] = [(0, 0), (0, 1)]
+    drawn, again = (model.sample(model.cfg, [0, 1], seeds) for model in (published, own))
+    assert torch.equal(again.visual, drawn.visual)
+    assert (own.pixels(drawn) == published.pixels(drawn)).all()
+    images = torch.from_numpy(published.pixels(drawn)).permute(0, 3, 1, 2)
+    for model in (own, load_tokenizer(Path("own/tokenizer"))):
+        assert torch.equal(model.encode(images).visual, published.encode(images).visual)
+
+
 def test_an_export_is_pushed_with_the_users_own_token(  # to a stub of the Hub's client
     run: Run, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,6 +243,8 @@ def test_the_card_tells_what_the_run_recorded_and_nothing_else(run: Run, project
     assert read_json(ROOT / "reports" / "metrics" / "ar.json")["cpu"] in card
     assert "an estimate, as nothing was metered" in card
     assert not Path("told/LICENSE").exists(), "the licence of these photos is not known"
+    assert read_json(Path("told/metrics.json"))["evaluate_reconstruction"]["psnr"] == psnr
+    assert Path("told/params.yaml").read_bytes() == Path("whole/params.yaml").read_bytes()
     parts = card.split("## ")[1:]
     assert all(len(part.strip().splitlines()) > 1 for part in parts), "a heading with nothing under it"
 

@@ -28,6 +28,11 @@ def data_licence(project: Path | None) -> str | None:
     return None if project is None else LICENCES.get(load_params(project / "params.yaml").data.source.name)
 
 
+def has_record(project: Path) -> bool:
+    """Whether the metrics of a project's last run are at hand, and the data that it was trained on."""
+    return (project / MANIFEST).is_file() and (project / METRICS).is_dir()
+
+
 def model_card(generator: Generator, dtype: torch.dtype, name: str, figures: list[str]) -> str:
     """The README.md of a generator exported as `name`: what it is, how it came about, what it measures, its limits.
 
@@ -35,7 +40,7 @@ def model_card(generator: Generator, dtype: torch.dtype, name: str, figures: lis
     itself tells.
     """
     project = generator.project
-    run = _recorded(project) if project and (project / MANIFEST).is_file() and (project / METRICS).is_dir() else None
+    run = _recorded(project) if project and has_record(project) else None
     mit = data_licence(project)
     config = generator.tokenizer.config
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True)
@@ -80,6 +85,7 @@ def _recorded(project: Path) -> dict[str, Any]:
         "watts": watts,
         "watt_hours": f"{hours * watts:.0f}",
         "extractor": params.evaluation.extractor,
+        "samples": f"{metrics['samples']['images']:,}" if "samples" in metrics else None,
         "numbers": [row for name in MOST if (row := _row(metrics, name))],
     }
 

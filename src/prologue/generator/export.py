@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from prologue.core.errors import PrologueError
-from prologue.core.files import replacing, sha256, write_json
-from prologue.generator.card import data_licence, model_card
+from prologue.core.files import read_json, replacing, sha256, write_json
+from prologue.generator.card import METRICS, data_licence, has_record, model_card
 from prologue.generator.folders import CONFIG, GeneratorConfig
 from prologue.generator.generator import Generator
 from prologue.models.saved import save_model
@@ -21,8 +21,9 @@ FIGURES = ("samples/samples_cfg", "samples/held_prologue", "reconstruction/recon
 def export(generator: Generator, output: Path, dtype: torch.dtype, name: str | None = None) -> None:
     """Write a generator to a folder that `load_generator` reads, equal to the bit in fp32.
 
-    It holds tokenizer/ and ar/ with weights as `dtype`, config.json, the card README.md, the run's figures, LICENSE
-    where the images' licence is known, and manifest.json, the SHA-256 of each. `name` takes the place of its own.
+    It holds tokenizer/ and ar/ with weights as `dtype`, config.json, the card README.md, params.yaml, metrics.json and
+    the figures of the run, LICENSE where the images' licence is known, and manifest.json, the SHA-256 of each. `name`
+    takes the place of its own.
 
     Raises PrologueError where something else lies there.
     """
@@ -38,6 +39,7 @@ def export(generator: Generator, output: Path, dtype: torch.dtype, name: str | N
             _round(folder / part / "model.safetensors", dtype)
         write_json(folder / CONFIG, config.model_dump())
         figures = _copy_figures(generator.project, folder / "figures")
+        _copy_record(generator.project, folder)
         (folder / "README.md").write_text(model_card(generator, dtype, config.name, figures))
         if data_licence(generator.project):
             licence = distribution("prologue").read_text("licenses/LICENSE")
@@ -70,6 +72,15 @@ def _round(weights: Path, dtype: torch.dtype) -> None:
         return
     tensors = load_file(weights).items()
     save_file({name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors}, weights)
+
+
+def _copy_record(project: Path | None, output: Path) -> None:
+    """Copy the params of a run, and all that its stages measured as one file."""
+    if project is None or not has_record(project):
+        return
+    shutil.copyfile(project / "params.yaml", output / "params.yaml")
+    stages = sorted((project / METRICS).glob("*.json"))
+    write_json(output / "metrics.json", {path.stem: read_json(path) for path in stages})
 
 
 def _copy_figures(project: Path | None, output: Path) -> list[str]:
