@@ -78,7 +78,8 @@ def two_steps(task: TokenizerTask | ARTask) -> tuple[Callable[[], object], Calla
 
     def step(number: int, batch: Any) -> None:
         task.gradients(number, batch)
-        task.update(number, {name: gradient_norm(optimizer) for name, optimizer in task.state.optimizers.items()})
+        norms = {name: gradient_norm(optimizer) for name, optimizer in task.state.optimizers.items()}
+        task.update(number, norms, torch.zeros(()))
 
     first, second = next(batches), next(batches)
     return lambda: step(0, first), lambda: step(1, second)

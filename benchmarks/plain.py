@@ -117,7 +117,7 @@ class PlainStage1:
         self.discriminator_optimizer.zero_grad()
         real_logits, fake_logits = self.discriminator(real), self.discriminator(output.reconstruction.detach())
         total = discriminator_loss(real_logits, fake_logits) + params.lecam * self.lecam(real_logits, fake_logits)
-        self.lecam.update(real_logits.detach().mean(), fake_logits.detach().mean())
+        self.lecam.update(real_logits.detach().mean(), fake_logits.detach().mean(), torch.zeros(()))
         if number % params.r1_every == 0:
             total = total + params.r1 * r1_penalty(self.discriminator, real)
         total.backward()

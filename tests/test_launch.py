@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from prologue.core import slots
+from prologue.core.errors import PrologueError
+from prologue.core.runtime import start_accelerator
 
 SCRIPT = """
 import os, sys
@@ -78,3 +80,14 @@ def test_a_stage_starts_as_accelerate_was_configured(script: Path) -> None:
     Path("accelerate").mkdir()
     Path("accelerate/default_config.yaml").write_text(CONFIG)
     assert start(script).communicate()[0].startswith("EAGER ")
+
+
+@pytest.mark.parametrize(
+    ("variable", "name"), [("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")]
+)
+def test_launches_that_divide_models_are_refused(variable: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, "false")
+    start_accelerator()
+    monkeypatch.setenv(variable, "true")
+    with pytest.raises(PrologueError, match=f"configured for {name}.* PROLOGUE_RECOMPUTE=1 and PROLOGUE_MICRO_BATCH"):
+        start_accelerator()

@@ -5,6 +5,7 @@ They have shapes and devices and no numbers, so that a tensor left on the CPU is
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,15 +15,21 @@ from small_models import make_ar, make_tokenizer
 from tiny import tiny_params
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from prologue.core import runtime
 from prologue.frozen import networks
 from prologue.frozen.extractor import Extractor
 from prologue.frozen.perceptual import PerceptualLoss
+from prologue.interop import load_tokenizer
+from prologue.measures.images import image_ssim
 from prologue.models.ar import ARModel
 from prologue.models.discriminator import Discriminator
 from prologue.models.tokenizer import Tokenizer, to_signed, to_uint8
+from prologue.sampling import choice, generation
 from prologue.sampling.choice import Choice, Choices
 from prologue.sampling.decoding import Decoder
+from prologue.sampling.generation import TokenSampler
 from prologue.sampling.graphs import FREE, StaticSteps
 from prologue.sampling.guidance import Guidance
 from prologue.training.adversarial import LeCam, discriminator_loss, generator_loss
@@ -37,6 +44,8 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "2d routed": {"prologue__mode": "routed"},
     "1d routed": {"prologue__mode": "routed", "tokenizer__layout": "1d"},
 }
+THIRD_PARTY = Path(__file__).parent / "third_party"
+WITHOUT_KERNELS = ("aten._unsafe_view.default", "aten.empty_like.default", "aten.empty.memory_format")
 GUIDANCE = Guidance(prologue=1.5, visual=2.0, power=0.25, schedule="cosine")
 
 
@@ -105,6 +114,90 @@ def test_a_step_of_sampling_of_every_kind(system: tuple[Tokenizer, ARModel], gui
         for position in {0, vocabulary.prefix - 1, vocabulary.prefix} - {-1}:
             steps.step(vocabulary.ids_at(position), vocabulary.length, position < vocabulary.prologue_tokens)
     on_gpu(steps.drawn, steps.x, steps.position)
+
+
+@pytest.mark.parametrize("guidance", [None, GUIDANCE])
+def test_a_step_launches_no_more_kernels_than_it_did(
+    guidance: Guidance | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At most so many for each block, and for all else of a token: guidance, the draw, the next inputs."""
+    attend = "scaled_dot_product_attention"  # one kernel on a GPU, many where there is none
+    monkeypatch.setattr(torch.nn.functional, attend, lambda q, keys, values, attn_mask: q + attn_mask.sum())
+    counts = []
+    for layers in (2, 4):
+        ar = make_ar(make_tokenizer())
+        config = ar.config.model_copy(
+            update={"transformer": ar.config.transformer.model_copy(update={"layers": layers})}
+        )
+        vocabulary, block = ar.vocabulary, 4
+        decoder = Decoder(ARModel(config), block if guidance is None else 2 * block, torch.bfloat16)
+        steps = StaticSteps(decoder, block, guidance, Choices())
+        with Kernels() as kernels:
+            steps.step(vocabulary.visual_ids, vocabulary.length, in_prologue=False)
+        counts.append(kernels.count)
+    assert (counts[1] - counts[0]) / 2 <= 24  # two of them of the line above
+    assert counts[0] - (counts[1] - counts[0]) <= 29
+
+
+class Kernels(TorchDispatchMode):
+    """Counts operations that start a kernel: all but views and what only makes room."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        alias = any(result.alias_info and not result.alias_info.is_write for result in function._schema.returns)
+        self.count += not alias and function.namespace == "aten" and str(function) not in WITHOUT_KERNELS
+        return function(*args, **(kwargs or {}))
+
+
+class NoFloat64(TorchDispatchMode):
+    """Float64 is an error on a GPU, which stands for Apple's here: PyTorch fakes none of those."""
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        results = function(*args, **(kwargs or {}))
+        for result in results if isinstance(results, tuple | list) else (results,):
+            if isinstance(result, Tensor) and result.device.type == "cuda":
+                assert result.dtype != torch.float64, f"{function} makes float64 there"
+        return results
+
+
+@pytest.mark.parametrize("guidance", [None, GUIDANCE])
+def test_a_device_without_float64_draws_and_measures(
+    guidance: Guidance | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (runtime, choice, generation):
+        monkeypatch.setattr(module, "WITHOUT_FLOAT64", ("cuda",))
+    monkeypatch.setattr(generation, "block_size", lambda ar: 4)
+    with NoFloat64():
+        tokenizer = make_tokenizer()
+        ar = make_ar(tokenizer)
+        sampler = TokenSampler(ar, guidance, Choices(Choice(), Choice(0.9, 5, 0.9)), torch.float32)
+        sampler.device = torch.device("cpu")  # token by token, as on all devices but CUDA's
+        classes = torch.zeros(3, dtype=torch.long)
+        with torch.device("cpu"):  # where tensors are made that nobody places
+            tokens = sampler.sample(classes, [(0, image) for image in range(3)])
+        copies = to_uint8(tokenizer.decode(tokens.visual))
+        on_gpu(copies, tokens.visual)
+        assert image_ssim(copies, copies).dtype == torch.float64
+        with pytest.raises(AssertionError, match="makes float64 there"):
+            copies.double()
+
+
+TOKENIZERS = {
+    str(folder.relative_to(THIRD_PARTY)): load_tokenizer(folder).config
+    for folder in sorted(path.parent for path in THIRD_PARTY.rglob("expected.npz"))
+}
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_tokenizers_of_other_projects(name: str) -> None:
+    config = TOKENIZERS[name]
+    tokenizer = Tokenizer(config)
+    pixels = torch.zeros(2, 3, config.image_size, config.image_size, dtype=torch.uint8)
+    tokens = tokenizer.encode(pixels)
+    on_gpu(tokens.visual, to_uint8(tokenizer.decode(tokens.visual)))
 
 
 @pytest.fixture

@@ -89,7 +89,7 @@ def test_steps_equal_a_plain_float64_computation(data: Path) -> None:
     losses = []
     for step, batch in enumerate(batches):
         losses.append(task.gradients(step, batch))
-        task.update(step, {})
+        task.update(step, {}, torch.zeros(()))
     for part, head in task.heads.items():
         w, b = starts[part].copy(), np.zeros(4)
         w_momentum, b_momentum, running_mean, running_var = 0, 0, 0, 1

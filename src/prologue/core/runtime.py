@@ -9,29 +9,56 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
+from prologue.core.errors import PrologueError
 from prologue.core.launch import own_cores, own_threads
 from prologue.core.seeds import derive_seed
 
 T = TypeVar("T")
+DIVIDING = {  # what Accelerate's launcher sets
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "parallelism within a model",
+}
+WITHOUT_FLOAT64 = ("mps",)  # kinds of device
 
 
 def start_accelerator() -> Accelerator:
     """Join the processes of this launch (accelerate launch, torchrun or plain python) and set the CPU threads.
 
     On a CPU every process takes as many cores as every other: launchers leave theirs one thread.
+
+    Raises:
+        PrologueError: the launch divides models over processes, as FSDP and DeepSpeed do.
     """
-    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")  # params say which precision
+    _refuse_divided_models()
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision="no")  # params say which one
     if accelerator.device.type == "cpu":
         torch.set_num_threads(own_threads())
     torch.backends.cudnn.allow_tf32 = False  # it moves features of convolutions in fp32, and flips ids of VQGANs
     return accelerator
 
 
+def _refuse_divided_models() -> None:
+    for variable, name in DIVIDING.items():
+        if os.environ.get(variable, "false").lower() in ("true", "1"):
+            raise PrologueError(
+                f"this launch is configured for {name}, under which training here is not tested: run `accelerate "
+                "config` again and choose multi-GPU without it. Where memory is short, PROLOGUE_RECOMPUTE=1 and "
+                "PROLOGUE_MICRO_BATCH=N take less of it (docs/clusters.md)"
+            )
+
+
+def in_float64(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor in float64, on its own device or, as Apple's has no such numbers, on the CPU."""
+    return (tensor.cpu() if tensor.device.type in WITHOUT_FLOAT64 else tensor).double()
+
+
 def loader_workers() -> int:
     """Worker processes of a data loader: none where the CPU runs the model; `PROLOGUE_WORKERS` overrides."""
     if "PROLOGUE_WORKERS" in os.environ:
         return int(os.environ["PROLOGUE_WORKERS"])
-    return min(8, own_cores()) if torch.cuda.is_available() else 0
+    return min(8, own_cores()) if torch.accelerator.is_available() else 0
 
 
 def _compiler() -> str:

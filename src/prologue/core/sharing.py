@@ -43,5 +43,6 @@ def own_block(count: int, accelerator: "Accelerator") -> NDArray[np.int64]:
 
 def gather_blocks(rows: "Tensor", count: int, accelerator: "Accelerator") -> "Tensor":
     """Rows of all positions in order, on the CPU of every process; `rows` are those of this process's `own_block`."""
-    everything = accelerator.gather(rows.to(accelerator.device).contiguous())
-    return everything[:count].cpu()
+    if accelerator.num_processes > 1:
+        rows = accelerator.gather(rows.to(accelerator.device).contiguous())
+    return rows[:count].cpu()

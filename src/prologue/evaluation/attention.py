@@ -13,7 +13,7 @@ from torch import Tensor
 
 from prologue.core.files import replacing
 from prologue.core.launch import progress
-from prologue.core.runtime import start_accelerator
+from prologue.core.runtime import in_float64, start_accelerator
 from prologue.core.sharing import own_tasks
 from prologue.data.images import ImageShards
 from prologue.data.loader import view_batches
@@ -111,11 +111,11 @@ def mean_attention(ar: ARModel, cache: TokenCache, images: NDArray[np.int64], ac
     Processes take turns with the images; all get the result.
     """
     shape = (ar.config.transformer.layers, ar.vocabulary.length, ar.vocabulary.length)
-    total = torch.zeros(shape, dtype=torch.float64, device=accelerator.device)
+    total = in_float64(torch.zeros(shape, device=accelerator.device))
     own = own_tasks(images, accelerator.process_index, accelerator.num_processes)
     batches = [own[start : start + BATCH] for start in range(0, len(own), BATCH)]
     for batch in progress(batches, "attention", "batch"):
-        total += image_attention(ar, cache, batch).sum(dim=1)
+        total += in_float64(image_attention(ar, cache, batch)).sum(dim=1)
     summed = accelerator.reduce(total, "sum")
     assert isinstance(summed, Tensor)
     return summed.cpu() / len(images)

@@ -15,7 +15,7 @@ from prologue.core.files import replacing, sha256
 from prologue.core.launch import progress
 from prologue.core.params import Params
 from prologue.core.recipe import save_picture
-from prologue.core.runtime import start_accelerator
+from prologue.core.runtime import in_float64, start_accelerator
 from prologue.core.sharing import gather_blocks, own_block
 from prologue.data.images import MANIFEST, ImageShards
 from prologue.data.loader import view_batches
@@ -132,7 +132,7 @@ def _reconstruct_block(
         tokens = tokenizer.encode(originals)
         copies = to_uint8(tokenizer.decode(tokens.visual))
         result = {
-            "l1": (copies.double() - originals.double()).abs().flatten(1).mean(1).cpu() / 127.5,  # waits for the device
+            "l1": (in_float64(copies) - in_float64(originals)).abs().flatten(1).mean(1).cpu() / 127.5,  # waits for it
             "visual": tokens.visual,
         }
         seconds += time.perf_counter() - started

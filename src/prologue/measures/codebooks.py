@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from prologue.core.runtime import in_float64
+
 
 def count_codes(ids: Tensor, codes: int) -> Tensor:
     """How often each of `codes` codes stands in ids of any shape: int64 (codes,)."""
@@ -15,5 +17,5 @@ def codebook_usage(counts: Tensor) -> tuple[float, float]:
     Fewer draws than codes cannot use them all: the share is of the codes that as many draws could reach.
     """
     total = int(counts.sum())
-    frequency = counts[counts > 0].double() / total
+    frequency = in_float64(counts[counts > 0]) / total
     return len(frequency) / min(len(counts), total), (-(frequency * frequency.log()).sum()).exp().item()

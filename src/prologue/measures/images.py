@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from prologue.core.errors import PrologueError
+from prologue.core.runtime import in_float64
 
 WINDOW, SIGMA = 11, 1.5  # of SSIM, px
 
@@ -24,7 +25,8 @@ def image_ssim(images: Tensor, originals: Tensor) -> Tensor:
     """
     if min(images.shape[2:]) < WINDOW:
         raise PrologueError(f"SSIM needs images of at least {WINDOW} px: raise data.image_size")
-    offsets = torch.arange(WINDOW, device=images.device, dtype=torch.float64) - WINDOW // 2
+    x, y = in_float64(images), in_float64(originals)
+    offsets = torch.arange(WINDOW, device=x.device, dtype=torch.float64) - WINDOW // 2
     window = torch.exp(-(offsets**2) / (2 * SIGMA**2))
     window = window / window.sum()
 
@@ -32,7 +34,6 @@ def image_ssim(images: Tensor, originals: Tensor) -> Tensor:
         rows = F.conv2d(values.flatten(0, 1).unsqueeze(1), window.view(1, 1, -1, 1))
         return F.conv2d(rows, window.view(1, 1, 1, -1))  # (B * 3, 1, h, w)
 
-    x, y = images.double(), originals.double()
     mean_x, mean_y = local_mean(x), local_mean(y)
     variance_x, variance_y = local_mean(x * x) - mean_x**2, local_mean(y * y) - mean_y**2
     covariance = local_mean(x * y) - mean_x * mean_y

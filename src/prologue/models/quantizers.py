@@ -48,7 +48,7 @@ def prob_ste(similarity: Tensor, tau: float) -> Tensor:
     similarity (..., codes), fp32 -> like it.
     """
     p = F.softmax(similarity / tau, dim=-1)
-    one_hot = F.one_hot(p.argmax(dim=-1), p.shape[-1]).to(p.dtype)
+    one_hot = torch.zeros_like(p).scatter_(-1, p.argmax(dim=-1, keepdim=True), 1.0)  # F.one_hot may wait for ids
     return one_hot + p - p.detach()
 
 

@@ -154,10 +154,10 @@ class ProbeTask:
         gathered: tuple[dict[str, Tensor], Tensor] = self.accelerator.gather((own, labels.to(device)))
         return gathered
 
-    def update(self, step: int, norms: dict[str, Tensor]) -> None:
+    def update(self, step: int, norms: dict[str, Tensor], broken: Tensor) -> None:
         """Move both heads."""
         for optimizer in self.state.optimizers.values():
-            apply(optimizer, self.schedule.rate(step))
+            apply(optimizer, self.schedule.rate(step), broken)
 
     def measure(self, step: int) -> dict[str, float]:
         """Nothing beside the losses."""

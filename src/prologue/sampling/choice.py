@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from prologue.core.runtime import WITHOUT_FLOAT64
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -24,6 +26,8 @@ class Choice:
 
     def draw(self, logits: Tensor, uniforms: Tensor) -> Tensor:
         """One id per row: logits fp32 (B, V), uniforms float64 (B,) in [0, 1) -> int64 (B,)."""
+        if logits.device.type in WITHOUT_FLOAT64:  # the draw needs them
+            return self.draw(logits.cpu(), uniforms.cpu()).to(logits.device)
         if self.temperature == 0 or self.top_k == 1:
             return logits.argmax(dim=-1)
         logits = logits / self.temperature

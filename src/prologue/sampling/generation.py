@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from prologue.core.runtime import WITHOUT_FLOAT64
 from prologue.core.seeds import derive_seed
 from prologue.models.ar import ARModel
 from prologue.models.tokenizer import Tokens
@@ -15,6 +16,8 @@ from prologue.sampling.guidance import Guidance, guided
 from prologue.sampling.watermark import Watermark
 
 SMALL = 16_000_000  # parameters below which a CPU samples faster in large blocks: it spends its time between products
+
+SMALLEST, LARGEST = 16, 512  # images in a block on a GPU
 
 Seed = tuple[int, ...]
 
@@ -85,7 +88,9 @@ class TokenSampler:
         """Vocabulary ids (b, length) of up to a block of images; the rows to spare repeat the first image."""
         count, spare, seeds = len(classes), self.block - len(classes), list(seeds)
         classes = torch.cat((classes, classes[:1].expand(spare)))
-        uniforms = draw_uniforms(seeds + seeds[:1] * spare, self.vocabulary.length).to(classes.device)
+        uniforms = draw_uniforms(seeds + seeds[:1] * spare, self.vocabulary.length)
+        if classes.device.type not in WITHOUT_FLOAT64:
+            uniforms = uniforms.to(classes.device)
         if prologue is not None:
             prologue = torch.cat((prologue, prologue[:1].expand(spare, -1)))
         labels = classes if self.guidance is None else torch.cat((classes, self._null(classes)))
@@ -126,9 +131,16 @@ class TokenSampler:
 def block_size(ar: ARModel) -> int:
     """Images drawn at once from a model, always so many.
 
-    Products of another height may round otherwise, and an image must not depend on how many are drawn beside it.
+    Products of another height may round otherwise, and an image must not depend on how many are drawn beside it. On a
+    GPU it is the power of two whose caches, with guidance, take up to an eighth of the whole memory.
     """
-    if ar.token_embedding.weight.device.type != "cpu":
+    device = ar.token_embedding.weight.device
+    if device.type == "cuda":
+        size = ar.config.transformer
+        image = 2 * size.layers * 2 * size.dim * ar.vocabulary.length * 2  # bytes in bf16: two rows of keys and values
+        fitting = torch.cuda.get_device_properties(device).total_memory // 8 // image
+        return min(LARGEST, max(SMALLEST, 2 ** (fitting.bit_length() - 1) if fitting else 0))
+    if device.type != "cpu":
         return 128
     return 64 if sum(parameter.numel() for parameter in ar.parameters()) < SMALL else 16
 

@@ -35,10 +35,10 @@ class LeCam(nn.Module):
         self.register_buffer("real_mean", torch.zeros(()))
         self.register_buffer("fake_mean", torch.zeros(()))
 
-    def update(self, real: Tensor, fake: Tensor) -> None:
-        """Move the running means towards the mean logits (scalars) of a step."""
-        self.real_mean.lerp_(real, 1 - LECAM_DECAY)
-        self.fake_mean.lerp_(fake, 1 - LECAM_DECAY)
+    def update(self, real: Tensor, fake: Tensor, broken: Tensor) -> None:
+        """Move the running means towards the mean logits (scalars) of a step; not where the scalar `broken` is 1."""
+        self.real_mean.copy_(torch.where(broken > 0, self.real_mean, self.real_mean.lerp(real, 1 - LECAM_DECAY)))
+        self.fake_mean.copy_(torch.where(broken > 0, self.fake_mean, self.fake_mean.lerp(fake, 1 - LECAM_DECAY)))
 
     def forward(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """Penalty of logits of any shape -> scalar."""

@@ -103,10 +103,10 @@ class ARTask:
             mean += loss.detach()
         return {"loss": mean}
 
-    def update(self, step: int, norms: dict[str, Tensor]) -> None:
+    def update(self, step: int, norms: dict[str, Tensor], broken: Tensor) -> None:
         """Clip the gradient, move the weights, and the EMA after them."""
         clip_grads_with_norm_(self.model.parameters(), self.params.clip, norms["ar"])
-        apply(self.optimizer, self.schedule.rate(step))
+        apply(self.optimizer, self.schedule.rate(step), broken)
         self.ema.update(self.model)
 
     def measure(self, step: int) -> dict[str, float]:

@@ -108,15 +108,15 @@ class ImageTask(ABC):
     def part_gradients(self, step: int, part: ImageBatch, fraction: float) -> dict[str, Tensor]:
         """Add the gradients of a micro-batch, which is a fraction of the step's samples; returns its losses."""
 
-    def update(self, step: int, norms: dict[str, Tensor]) -> None:
+    def update(self, step: int, norms: dict[str, Tensor], broken: Tensor) -> None:
         """Move every weight along its gradient, and the EMA after it."""
         for optimizer in self.state.optimizers.values():
-            apply(optimizer, self.schedule.rate(step))
+            apply(optimizer, self.schedule.rate(step), broken)
         self.ema.update(self.model)
 
     def _with_draws(self, step: int, images: Tensor, labels: Tensor) -> ImageBatch:
         device, plan = self.accelerator.device, self.plan.joint_ar
-        images, labels = images.to(device), labels.to(device)
+        images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
         if plan is None or self.joint_ar is None:
             return ImageBatch(images, labels, None)
         draws = Draws(self.plan.seed, step, self.params.batch, self.accelerator)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -10,18 +11,21 @@ from accelerate import Accelerator
 from dvclive.live import Live
 from PIL.Image import Image
 from torch import Tensor
+from torch.optim import AdamW
 
 from prologue.core.launch import progress
 from prologue.core.params import LoopParams
 from prologue.core.runtime import seed_everything
 from prologue.training.adoption import adopt
 from prologue.training.checkpoint import Checkpoints, TrainingState
-from prologue.training.health import GRADIENT_NORM, explain_failure, not_finite
+from prologue.training.health import GRADIENT_NORM, explain_failure
+from prologue.training.losses import Losses, NotFinite
 from prologue.training.optimizers import gradient_norm
 from prologue.training.schedule import CosineSchedule, Schedule
 from prologue.training.stop import Stopped, StopRequest, stop_requests
 
 Batch = TypeVar("Batch")
+STOP = "stop"  # beside the losses of a step: above 0 where a process was asked to stop
 
 
 class Task(Protocol[Batch]):
@@ -40,8 +44,8 @@ class Task(Protocol[Batch]):
     def gradients(self, step: int, batch: Batch) -> dict[str, Tensor]:
         """Compute the gradients of a step; returns named scalar losses. No weight changes."""
 
-    def update(self, step: int, norms: dict[str, Tensor]) -> None:
-        """Move the weights along the gradients, whose norms are given by optimizer."""
+    def update(self, step: int, norms: dict[str, Tensor], broken: Tensor) -> None:
+        """Move the weights along the gradients, whose norms are given; not where the scalar `broken` is 1."""
 
     def measure(self, step: int) -> dict[str, float]:
         """Named measurements of the training batches since the last call."""
@@ -108,27 +112,35 @@ def train(
     accelerator.wait_for_everyone()  # the main process may also have waited for the work directory
     start = checkpoints.resume(task.state)
     curves, clock = Curves(checkpoints.curves, accelerator.is_main_process), Clock()
-    recent: list[dict[str, float]] = []
+    losses, recent = Losses(accelerator.device), list[dict[str, float]]()
+    often = 1 if _reads_at_once(task, accelerator.device) else params.log_every
     validation: dict[str, float] = {}
     numbers = progress(range(start, steps), checkpoints.stage, "step", total=steps, initial=start)
     with stop_requests() as request:
         for step, batch in zip(numbers, task.batches(start), strict=False):
             clock.add("data")
-            losses, stop = _step(task, step, batch, seed, request, accelerator)
-            clock.add("steps")
-            recent.append(losses)
+            norms = _compute(task, step, batch, seed, request, losses, accelerator)
             done = step + 1
-            if done % params.log_every == 0:
+            shown = done % params.log_every == 0
+            validated = done % params.validate_every == 0 or done == steps
+            saved = done % params.checkpoint_every == 0 or done == steps
+            stop = False
+            if done % often == 0 or shown or validated or saved:
+                read = _read(task, losses, step, batch, seed)
+                stop = any(own.pop(STOP) > 0 for own in read)
+                recent += read
+            task.update(step, norms, losses.broken)
+            clock.add("steps")
+            if shown:
                 curves.log(done, "train", _mean(recent) | task.measure(done))
                 recent = []
-            if done % params.validate_every == 0 or done == steps:
+            if validated:
                 validation = task.validate()
                 curves.log(done, "val", validation)
                 if draw is not None:
                     curves.show(done, draw)
             clock.add("validation")
-            due = done % params.checkpoint_every == 0 or done == steps or stop
-            if due and accelerator.is_main_process:
+            if (saved or stop) and accelerator.is_main_process:
                 checkpoints.save(task.state, done)
             clock.add("checkpoints")
             if stop and done < steps:
@@ -143,24 +155,48 @@ def train(
     return metrics | {"val": validation or task.validate()}  # it validates here if resumed after the last step
 
 
-def _step(
-    task: Task[Batch], step: int, batch: Batch, seed: int, request: StopRequest, accelerator: Accelerator
-) -> tuple[dict[str, float], bool]:
-    """One step: its losses and gradient norms, means over all processes, and whether any process was asked to stop."""
+def _reads_at_once(task: Task[Batch], device: torch.device) -> bool:
+    """Whether losses are read at every step: where nothing waits for it, or an optimizer does not heed `broken`."""
+    heeding = all(isinstance(optimizer, AdamW) for optimizer in task.state.optimizers.values())
+    return device.type == "cpu" or not heeding
+
+
+def _compute(
+    task: Task[Batch],
+    step: int,
+    batch: Batch,
+    seed: int,
+    request: StopRequest,
+    losses: Losses,
+    accelerator: Accelerator,
+) -> dict[str, Tensor]:
+    """Gradients of a step; notes its losses, means over all processes, and whether any was asked to stop.
+
+    Returns the norms of the gradients by optimizer.
+    """
     seed_everything(seed, step)
-    losses = task.gradients(step, batch)
+    named = task.gradients(step, batch)
     norms = {name: gradient_norm(optimizer) for name, optimizer in task.state.optimizers.items()}
-    named = losses | {f"{GRADIENT_NORM}{name}": norm for name, norm in norms.items()}
-    stop = torch.tensor(float(request.made), device=accelerator.device)
+    named = named | {f"{GRADIENT_NORM}{name}": norm for name, norm in norms.items()}
+    stop = torch.full((), float(request.made), device=accelerator.device)
     means = accelerator.reduce(torch.stack([*(value.float() for value in named.values()), stop]), "mean")
     assert isinstance(means, Tensor)
-    *values, stopping = means.tolist()
-    measured = dict(zip(named, values, strict=True))
-    broken = not_finite(measured)
-    if broken:
-        raise explain_failure(broken, step, task.state.modules, lambda: task.gradients(step, batch))
-    task.update(step, norms)
-    return measured, stopping > 0
+    losses.add(step, dict(zip([*named, STOP], means, strict=True)))
+    return norms
+
+
+def _read(task: Task[Batch], losses: Losses, step: int, batch: Batch, seed: int) -> list[dict[str, float]]:
+    """The losses since the last reading. Raises PrologueError where a step's are not finite, and says where that began.
+
+    That step is computed once more: no weight has moved since.
+    """
+    try:
+        return losses.read()
+    except NotFinite as failed:
+        own = batch if failed.step == step else next(task.batches(failed.step))
+        seed_everything(seed, failed.step)
+        compute = partial(task.gradients, failed.step, own)
+        raise explain_failure(failed.names, failed.step, task.state.modules, compute) from None
 
 
 def _mean(points: list[dict[str, float]]) -> dict[str, float]:

@@ -29,8 +29,12 @@ def build_adamw(module: nn.Module, betas: tuple[float, float], weight_decay: flo
     )
 
 
-def apply(optimizer: Optimizer, rate: float) -> None:
-    """One step of an optimizer at a learning rate, times each group's own scale; its gradients are cleared."""
+def apply(optimizer: Optimizer, rate: float, broken: Tensor) -> None:
+    """One step of an optimizer at a learning rate, times each group's own scale; its gradients are cleared.
+
+    AdamW moves nothing where the scalar `broken` is 1, and the device decides that by itself.
+    """
+    optimizer.found_inf = broken  # type: ignore[attr-defined]  # what PyTorch's GradScaler tells fused optimizers
     for group in optimizer.param_groups:
         group["lr"] = rate * group["lr_scale"]
     optimizer.step()

@@ -103,13 +103,13 @@ class TokenizerTask(ImageTask):
                 losses |= self._discriminator_gradients(step, real, fake, fraction)
         return losses
 
-    def update(self, step: int, norms: dict[str, Tensor]) -> None:
+    def update(self, step: int, norms: dict[str, Tensor], broken: Tensor) -> None:
         """Also moves LeCam's running means, by the logits of all processes."""
-        super().update(step, norms)
+        super().update(step, norms, broken)
         if self.discriminator is not None:
             means = self.accelerator.reduce(self.logit_means, "mean")
             assert isinstance(means, Tensor)
-            self.lecam.update(*means)
+            self.lecam.update(means[0], means[1], broken)
             self.logit_means.zero_()
 
     def _tokenizer_gradients(self, part: ImageBatch, real: Tensor, fraction: float) -> tuple[dict[str, Tensor], Tensor]:

@@ -1,0 +1,111 @@
+"""Losses read every few steps, as on a GPU: the same training, no step that waits, NaN stopped in time."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import tiny_params
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from training_run import run_stages
+
+from prologue.core.errors import PrologueError
+from prologue.training import loop
+from prologue.training.ar import ARTask
+from prologue.training.tokenizer import TokenizerTask
+
+READS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
+
+
+@pytest.fixture(autouse=True)
+def _in_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "_reads_at_once", lambda task, device: False)
+
+
+class Reads(TorchDispatchMode):
+    """Counts the operations after which Python waits for a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += function in READS
+        return function(*args, **(kwargs or {}))
+
+
+def test_the_training_is_the_same_to_the_bit(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = tiny_params(stage1__log_every=3, ar__log_every=3)
+    run_stages(params, shards, ["tokenizer", "tokens", "ar"], Path("at_once"))
+    monkeypatch.setattr(loop, "_reads_at_once", lambda task, device: False)
+    monkeypatch.setenv("PROLOGUE_WORK", "other_work")
+    run_stages(params, shards, ["tokenizer", "tokens", "ar"], Path("late"))
+    for stage in ("tokenizer", "ar"):
+        at_once, own = (load_file(f"{folder}/{stage}/model.safetensors") for folder in ("at_once", "late"))
+        assert all(torch.equal(own[name], tensor) for name, tensor in at_once.items())
+        for curve in sorted(Path(f"at_once/curves/{stage}/train").glob("*.tsv")):
+            points = [
+                [line.split("\t")[::2] for line in path.read_text().splitlines()]  # without the time
+                for path in (curve, Path(f"late/curves/{stage}/train") / curve.name)
+            ]
+            assert points[0] == points[1]
+
+
+@pytest.mark.usefixtures("late")
+@pytest.mark.parametrize(("task", "stages"), [(TokenizerTask, ["tokenizer"]), (ARTask, ["tokenizer", "tokens", "ar"])])
+def test_a_step_waits_for_no_number(
+    task: Any, stages: list[str], shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads, steps = Reads(), []
+
+    def counted(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            with reads:
+                steps.append(method.__name__)
+                return method(*args)
+
+        return call
+
+    for name in ("gradients", "update"):
+        monkeypatch.setattr(task, name, counted(getattr(task, name)))
+    run_stages(tiny_params(stage1__r1_every=4), shards, stages)
+    assert len(steps) == 12
+    assert reads.count == 0
+    with reads:
+        torch.ones(1).item()
+    assert reads.count == 1
+
+
+@pytest.mark.usefixtures("late")
+def test_numbers_that_are_not_finite_move_nothing_until_they_are_read(
+    shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gradients, seen = TokenizerTask.gradients, dict[int, list[Tensor]]()
+
+    def broken(self: TokenizerTask, step: int, batch: Any) -> dict[str, Tensor]:
+        seen.setdefault(step, [tensor.clone() for module in self.state.modules.values() for tensor in module.buffers()])
+        seen[step] += [parameter.detach().clone() for parameter in self.model.parameters()]
+        losses = gradients(self, step, batch)
+        if step == 1:
+            losses["l1"] = losses["l1"] * float("nan")
+            for parameter in self.model.encoder.parameters():
+                parameter.grad = None if parameter.grad is None else parameter.grad * float("nan")
+        return losses
+
+    monkeypatch.setattr(TokenizerTask, "gradients", broken)
+    params = tiny_params(stage1__log_every=6, stage1__checkpoint_every=6, stage1__validate_every=6)
+    with pytest.raises(PrologueError, match=r"step 2: l1, gradient_norm_tokenizer not finite"):
+        run_stages(params, shards, ["tokenizer"])
+    assert sorted(seen) == [0, 1, 2, 3, 4, 5], "all steps up to the reading were computed"
+    assert not all(torch.equal(a, b) for a, b in zip(seen[0], seen[1], strict=False))
+    for step in range(2, 6):
+        assert all(torch.equal(a, b) for a, b in zip(seen[1], seen[step], strict=False)), f"step {step} moved weights"
+    assert not list(Path(".work/tokenizer").glob("*/step_*")), "nothing of it is kept"
