@@ -3,13 +3,14 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help try repro test test-all check venv lock
+.PHONY: help try repro test test-all check gpu-check venv lock
 
 help:
 	@echo "make try       install, then the first pictures of the small model that ships"
 	@echo "make repro     install, then run the pipeline on the embedded dataset"
 	@echo "make test      install, then the checks and tests that a person waits for"
 	@echo "make test-all  the same, and the tests that take long"
+	@echo "make gpu-check what a GPU makes of it, in ten minutes"
 	@echo "make venv      only install, into .venv"
 	@echo "make lock      take in new versions of dependencies (needs uv)"
 
@@ -26,6 +27,9 @@ test: check
 
 test-all: check
 	pytest -n auto
+
+gpu-check: venv
+	python benchmarks/gpu.py
 
 check: venv
 	ruff check

@@ -83,7 +83,7 @@ def own_step(task: Any, batches: list[Any]) -> Step:
         losses = task.gradients(number, batches[number % STEPS])
         norms = {name: gradient_norm(optimizer) for name, optimizer in task.state.optimizers.items()}
         task.accelerator.reduce(torch.stack([*losses.values(), *norms.values()]), "mean").tolist()
-        task.update(number, norms)
+        task.update(number, norms, torch.zeros((), device=task.accelerator.device))
 
     return step
 

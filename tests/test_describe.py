@@ -1,15 +1,22 @@
 """The sizes of the published models, told without building them."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from tiny import ROOT
 
+from prologue.cli import main as cli
 from prologue.core.params import Params, TransformerParams
 from prologue.core.variants import apply_overrides, load_variants
 from prologue.models.ar import ARConfig, ARModel
 from prologue.models.saved import parameter_count
 from prologue.models.tokenizer import Tokenizer
 from prologue.pipeline.describe import describe
+from prologue.pipeline.memory import estimate
 from prologue.training.plan import plan_tokenizer
 from prologue.training.tokenizer import tokenizer_config
 
@@ -68,3 +75,70 @@ def test_flops_are_two_per_multiply_add_of_every_product(monkeypatch: pytest.Mon
 def test_prologue_post_has_an_encoder_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     names = [part.name for part in describe(variant(monkeypatch, "imagenet_post"), CLASSES).parts]
     assert names == ["encoder", "decoder", "prologue encoder", "discriminator", "compact AR", "AR"]
+
+
+PEAK = """
+import resource, sys
+import torch
+from tiny import tiny_params
+from prologue.core.params import TransformerParams
+from prologue.models import transformer
+from prologue.models.ar import ARConfig, ARModel
+from prologue.models.vocabulary import Vocabulary
+
+transformer.CACHED_SCORES = 0  # the attention kernel that keeps no weights, as on GPUs
+images, tokens, layers, dim = map(int, sys.argv[1:])
+torch.set_num_threads(1)
+vocabulary = Vocabulary(visual_codebook=512, prologue_codebook=128, visual_tokens=tokens, prologue_tokens=8, classes=10)
+ar = ARModel(ARConfig(vocabulary=vocabulary, transformer=TransformerParams(layers=layers, dim=dim)))
+ids = torch.zeros(images, 8, dtype=torch.long), torch.zeros(images, tokens, dtype=torch.long)
+loss = ar.loss(ar(*ids, torch.zeros(images, dtype=torch.long)), *ids).per_token(vocabulary).total
+loss.backward()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+def test_the_memory_of_an_image_is_what_a_training_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The growth of a process's peak with the batch, on the CPU, against the estimate of the same model."""
+    monkeypatch.chdir(ROOT)
+    (tmp_path / "peak.py").write_text(PEAK)
+    own = {"ar.layers": 4, "ar.dim": 192, "precision": "fp32"}
+    memory, images = estimate(apply_overrides(own), classes=10, gpus=1)["ar"]
+    assert images == apply_overrides({}).ar.batch
+    peaks = []
+    for count in (32, 160):
+        command = [sys.executable, str(tmp_path / "peak.py"), str(count), "64", "4", "192"]
+        env = os.environ | {"PYTHONPATH": f"{ROOT / 'tests'}:{ROOT / 'src'}", "PROLOGUE_KERNELS": "off"}  # as GPUs
+        peaks.append(int(subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout))
+    growth = (peaks[1] - peaks[0]) / 128  # on a CPU PyTorch's norms keep a tensor more
+    assert growth == pytest.approx(memory.kept + 2 * memory.largest, rel=0.35)
+
+
+def test_the_micro_batch_that_fits_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    params = variant(monkeypatch, "imagenet_l_xl")
+    one, eight = (estimate(params, CLASSES, gpus) for gpus in (1, 8))
+    assert list(one) == ["tokenizer", "ar"]
+    assert one["ar"][1] == 8 * eight["ar"][1] == params.ar.batch
+    parameters = PUBLISHED["imagenet_l_xl"]["AR"] * 1e6
+    assert one["ar"][0].state == pytest.approx(22 * parameters, rel=0.03), "weight, gradient, moments, EMA, bf16 copy"
+    assert eight["ar"][0].state - one["ar"][0].state == pytest.approx(4 * parameters, rel=0.02), "what is exchanged"
+    memory, images = eight["ar"]
+    fitting = [memory.fitting(images, card) for card in (24, 40, 80)]
+    assert sorted(fitting) == fitting
+    for card, size in zip((24, 40, 80), fitting, strict=True):
+        assert memory.total(size) <= card * 1e9
+        assert images % size == 0 if size else memory.total(1) > card * 1e9
+    monkeypatch.setattr("sys.argv", ["prologue", "describe", "imagenet_l_xl", "--gpus", "8"])
+    cli.main()
+    printed = capsys.readouterr().out
+    assert "fits" in printed
+    assert "PROLOGUE_MICRO_BATCH" in printed
+
+
+@pytest.mark.parametrize("name", ["one_gpu_64", "one_gpu_128", "one_gpu_256"])
+def test_the_scales_of_one_gpu_fit_24_gb(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = variant(monkeypatch, name)
+    parts = {part.name: part.parameters for part in describe(params, 100).parts}
+    assert 45e6 < sum(parts[part] for part in ("encoder", "decoder", "AR")) < 65e6
+    for memory, images in estimate(params, 100, 1).values():
+        assert memory.fitting(images, 24) >= 8

@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -11,12 +12,16 @@ from prologue.core.files import read_json
 from prologue.core.params_file import load_params
 from prologue.core.variants import apply_overrides, load_variants
 
+if TYPE_CHECKING:
+    from prologue.core.params import Params
+
 MANIFEST = Path("data/shards/manifest.json")
 IMAGENET_CLASSES = 1000
 
 EXAMPLES = """\
   prologue describe                            what params.yaml builds
-  prologue describe imagenet_b_b --classes 1000"""
+  prologue describe imagenet_b_b --classes 1000
+  prologue describe imagenet_l_xl --gpus 8     and what each GPU needs of memory"""
 
 
 def add_to(commands: Commands) -> None:
@@ -26,6 +31,7 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--classes", type=positive, help=f"of the dataset (default: those of the data here, else {IMAGENET_CLASSES})"
     )
+    parser.add_argument("--gpus", type=positive, help="also estimate the memory of training on so many")
     parser.set_defaults(run=run)
 
 
@@ -52,6 +58,26 @@ def run(given: argparse.Namespace) -> None:
     flops = {part.name: part.flops / 1e9 for part in described.parts}
     console.print(f"Sampling with guidance: {2 * flops['AR'] + flops['decoder']:.3g} GFLOPs per image")
     console.print("Parameters include embeddings and codebooks. FLOPs: one forward pass, two per multiply-add.")
+    if given.gpus:
+        _print_memory(console, params, classes, given.gpus)
+
+
+def _print_memory(console: Console, params: "Params", classes: int, gpus: int) -> None:
+    """Print what each GPU needs, and the micro-batches that fit."""
+    from prologue.pipeline.memory import CARDS, estimate
+
+    fits = [f"fits {card} GB" for card in CARDS]
+    table = Table("stage", "state, GB", "an image, MB", "images of a GPU", "all at once, GB", *fits)
+    for stage, (memory, images) in estimate(params, classes, gpus).items():
+        fitting = [str(memory.fitting(images, card) or "none") for card in CARDS]
+        each = (memory.kept + 2 * memory.largest) / 1e6
+        all_at_once = f"{memory.total(images) / 1e9:.1f}"
+        table.add_row(stage, f"{memory.state / 1e9:.2f}", f"{each:.0f}", str(images), all_at_once, *fitting)
+    console.print(table)
+    console.print(
+        "An estimate. State: weights, gradients, moments, EMA, frozen networks. Fits: the largest micro-batch, set by "
+        "PROLOGUE_MICRO_BATCH, that divides a GPU's images; where it is none, PROLOGUE_RECOMPUTE=1 keeps less."
+    )
 
 
 def _classes_here() -> int:

@@ -29,7 +29,7 @@ def add_to(commands: Commands) -> None:
 
 def run(given: argparse.Namespace) -> None:
     """Write numbers, tables and charts. Raises PrologueError for a model without a project."""
-    from prologue.evaluation.watermark import measure_watermark  # these need torch, which takes seconds to load
+    from prologue.pipeline.watermark import measure_watermark  # these need torch, which takes seconds to load
     from prologue.generator.folders import load_generator
     from prologue.report.watermark import write_watermark
 

@@ -33,7 +33,7 @@ def draw_watermark(found: dict[str, Any], path: Path) -> None:
                 [own["found"] - own["low"] for own in shares.values()],
                 [own["high"] - own["found"] for own in shares.values()],
             ]
-            marked.errorbar(values, range(len(damages)), xerr=errors, fmt="o-", capsize=2, label=f"strength {strength}")
+            marked.errorbar(values, range(len(damages)), xerr=errors, fmt="o", capsize=2, label=f"strength {strength}")
         marked.set_yticks(range(len(damages)), damages)
         marked.invert_yaxis()
         marked.set(xlim=(0, 1), xlabel=f"share of images found, p up to {found['level']:g}")
