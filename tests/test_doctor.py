@@ -1,7 +1,10 @@
 """`prologue doctor`: what it finds on machines that lack something, and whether its exit status says so."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,3 +67,11 @@ def test_the_command_prints_json_and_ends_with_a_status(
     monkeypatch.setattr("sys.argv", ["prologue", "doctor"])
     cli.main()
     assert "90 GB" in capsys.readouterr().out
+
+
+def test_the_check_of_a_gpu_says_that_there_is_none() -> None:
+    check = [sys.executable, str(ROOT / "benchmarks" / "gpu.py")]
+    env = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    ran = subprocess.run(check, capture_output=True, text=True, env=env, timeout=120)
+    assert ran.returncode == 1
+    assert ran.stderr == "no GPU here: PyTorch finds no CUDA device. Nothing was checked and nothing written.\n"

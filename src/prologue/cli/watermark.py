@@ -29,8 +29,8 @@ def add_to(commands: Commands) -> None:
 
 def run(given: argparse.Namespace) -> None:
     """Write numbers, tables and charts. Raises PrologueError for a model without a project."""
-    from prologue.pipeline.watermark import measure_watermark  # these need torch, which takes seconds to load
-    from prologue.generator.folders import load_generator
+    from prologue.generator.folders import load_generator  # these need torch, which takes seconds to load
+    from prologue.pipeline.watermark import measure_watermark
     from prologue.report.watermark import write_watermark
 
     try:
