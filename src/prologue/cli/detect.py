@@ -51,7 +51,7 @@ def run(given: argparse.Namespace) -> None:
         print(json.dumps({"model": generator.name, "images": findings}))
         return
     for found in findings:
-        note = f"; cropped and resized to {size} px, which few marks survive" if found["resized"] else ""
+        note = f"; cropped and resized to {size} px, by which a mark can be lost" if found["resized"] else ""
         print(
             f"{found['file']}: p = {found['p_value']:.2g}, {found['green_tokens']} of {found['counted_tokens']} "
             f"tokens that count are green{note}"

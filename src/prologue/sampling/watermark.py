@@ -44,9 +44,7 @@ class Watermark:
     def __init__(self, key: bytes, tokenizer: Tokenizer, strength: float = 0) -> None:
         """`strength`: added to the logits of green codes."""
         self.strength = strength
-        self.fingerprint = hashlib.sha256(b"fingerprint\0" + key).hexdigest()[
-            :8
-        ]  # tells keys apart, and nothing of them
+        self.fingerprint = hashlib.sha256(b"fingerprint\0" + key).hexdigest()[:8]  # tells keys apart, nothing more
         self.back = 1, tokenizer.config.grid if tokenizer.config.tokenizer.layout == "2d" else 2  # to the neighbours
         quantizer = tokenizer.visual_quantizer
         device = quantizer.codebook.weight.device
