@@ -69,6 +69,7 @@ def test_the_command_prints_json_and_ends_with_a_status(
     assert "90 GB" in capsys.readouterr().out
 
 
+@pytest.mark.slow  # it loads all that it would check
 def test_the_check_of_a_gpu_says_that_there_is_none() -> None:
     check = [sys.executable, str(ROOT / "benchmarks" / "gpu.py")]
     env = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
