@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from sitting import Sitting
+from steps import take_step
 
 from prologue.core.params import Params
 from prologue.core.runtime import start_accelerator
@@ -26,7 +27,6 @@ from prologue.models.tokenizer import Tokenizer
 from prologue.sampling import Guidance, generate
 from prologue.tokens.encoding import write_tokens
 from prologue.training.ar import ARTask
-from prologue.training.optimizers import gradient_norm
 from prologue.training.plan import plan_tokenizer
 from prologue.training.tokenizer import TokenizerTask, tokenizer_config
 
@@ -76,13 +76,8 @@ def two_steps(task: TokenizerTask | ARTask) -> tuple[Callable[[], object], Calla
     """The first two steps of a training stage, with their batches at hand."""
     batches: Iterator[Any] = task.batches(0)
 
-    def step(number: int, batch: Any) -> None:
-        task.gradients(number, batch)
-        norms = {name: gradient_norm(optimizer) for name, optimizer in task.state.optimizers.items()}
-        task.update(number, norms, torch.zeros(()))
-
     first, second = next(batches), next(batches)
-    return lambda: step(0, first), lambda: step(1, second)
+    return lambda: take_step(task, 0, first), lambda: take_step(task, 1, second)
 
 
 def timed(name: str, *works: Callable[[], object]) -> dict[str, object]:

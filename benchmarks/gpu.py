@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ from rich.console import Console
 from rich.table import Table
 from safetensors.torch import load_file, save_file
 from sampling import GUIDANCE, SIZE, VOCABULARY, straightforward
+from sitting import seconds_of
+from steps import take_step
 
 from prologue.core.files import write_json
 from prologue.core.machine import cpu_name
@@ -45,7 +48,6 @@ from prologue.sampling.decoding import for_inference
 from prologue.sampling.generation import TokenSampler
 from prologue.tokens.encoding import write_tokens
 from prologue.training.ar import ARTask
-from prologue.training.optimizers import gradient_norm
 from prologue.training.plan import plan_tokenizer
 from prologue.training.tokenizer import TokenizerTask, tokenizer_config
 
@@ -169,20 +171,23 @@ def compared_gradients(data: Path) -> dict[str, Any]:
 
 def step_seconds(step: Callable[[int], object], device: torch.device) -> float:
     """Median seconds of some steps after others that are not timed; none is one of the R1 penalty."""
-    seconds = []
-    for number in range(1, 1 + WARMUP + STEPS):
-        synchronize(device)
-        began = time.perf_counter()
-        step(number)
-        synchronize(device)
-        seconds.append(time.perf_counter() - began)
+    seconds = [seconds_on(device, partial(step, number)) for number in range(1, 1 + WARMUP + STEPS)]
     return statistics.median(seconds[WARMUP:])
 
 
-def synchronize(device: torch.device) -> None:
-    """Wait for a GPU."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+def seconds_on(device: torch.device, work: Callable[[], object]) -> float:
+    """Wall time of a call until the device has done it."""
+
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def whole() -> None:
+        work()
+        wait()
+
+    wait()
+    return seconds_of(whole)
 
 
 def steps(data: Path) -> dict[str, Any]:
@@ -192,14 +197,11 @@ def steps(data: Path) -> dict[str, Any]:
         params = params_of(BATCH, "bf16")
         task = task_of(stage, params, data)
         device, batches = task.accelerator.device, list(islice(task.batches(0), 4))
-        broken = torch.zeros((), device=device)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
 
-        def step(number: int, task: Any = task, batches: list[Any] = batches, broken: Any = broken) -> None:
-            task.gradients(number, batches[number % len(batches)])
-            norms = {key: gradient_norm(optimizer) for key, optimizer in task.state.optimizers.items()}
-            task.update(number, norms, broken)
+        def step(number: int, task: Any = task, batches: list[Any] = batches) -> None:
+            take_step(task, number, batches[number % len(batches)])
 
         seconds = step_seconds(step, device)
         memory = estimate(params, classes=10, gpus=1)[name][0].total(BATCH)
@@ -253,11 +255,7 @@ def sampling() -> dict[str, Any]:
     }
     for name, work in works.items():
         work()  # graphs are captured once
-        synchronize(device)
-        began = time.perf_counter()
-        work()
-        synchronize(device)
-        seconds[name] = time.perf_counter() - began
+        seconds[name] = seconds_on(device, work)
     speed = bandwidth(device)
     positions = sum(range(1, VOCABULARY.length + 1))
     blocks = -(-IMAGES // sampler.block)
@@ -277,14 +275,7 @@ def sampling() -> dict[str, Any]:
 def bandwidth(device: torch.device) -> float:
     """Bytes that the device reads from its memory per second: of a large sum."""
     numbers = torch.ones(2**28, device=device)
-    fastest = float("inf")
-    for _ in range(10):
-        synchronize(device)
-        began = time.perf_counter()
-        numbers.sum()
-        synchronize(device)
-        fastest = min(fastest, time.perf_counter() - began)
-    return numbers.nbytes / fastest
+    return numbers.nbytes / min(seconds_on(device, numbers.sum) for _ in range(10))
 
 
 def resumed(data: Path) -> dict[str, Any]:

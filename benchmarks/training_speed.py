@@ -21,6 +21,7 @@ import torch
 from accelerate import Accelerator
 from plain import PlainStage1, PlainStage2, torch_alone
 from sitting import Sitting
+from steps import take_step
 
 from prologue.core.launch import is_main_process
 from prologue.core.params import Params
@@ -30,7 +31,6 @@ from prologue.core.runtime import start_accelerator
 from prologue.models.ar import ARConfig, ARModel
 from prologue.models.tokenizer import Tokenizer
 from prologue.training.ar import ARTask
-from prologue.training.optimizers import gradient_norm
 from prologue.training.plan import plan_tokenizer
 from prologue.training.tokenizer import TokenizerTask, tokenizer_config
 
@@ -80,10 +80,8 @@ def own_step(task: Any, batches: list[Any]) -> Step:
     """A step of a task as the training loop takes it."""
 
     def step(number: int) -> None:
-        losses = task.gradients(number, batches[number % STEPS])
-        norms = {name: gradient_norm(optimizer) for name, optimizer in task.state.optimizers.items()}
-        task.accelerator.reduce(torch.stack([*losses.values(), *norms.values()]), "mean").tolist()
-        task.update(number, norms, torch.zeros((), device=task.accelerator.device))
+        measured = take_step(task, number, batches[number % STEPS])
+        task.accelerator.reduce(torch.stack(measured), "mean").tolist()
 
     return step
 

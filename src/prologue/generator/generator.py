@@ -99,9 +99,12 @@ class Generator:
     ) -> Tokens:
         """Ids of one image per label; `prologue` (B, Np) is held where given. The stage samples draws the same."""
         labelled = torch.tensor(labels, device=self.ar.token_embedding.weight.device)
+        return self.sampler(run, self.watermark).sample(labelled, seeds, prologue)
+
+    def sampler(self, run: GuidedRunParams, watermark: Watermark | None) -> TokenSampler:
+        """What draws at some settings, with a mark or none; without guidance where both scales are 1."""
         guidance = None if run.prologue.guidance == run.visual.guidance == 1 else guidance_of(run)
-        sampler = TokenSampler(self.ar, guidance, choices_of(run), self.dtype, self.watermark)
-        return sampler.sample(labelled, seeds, prologue)
+        return TokenSampler(self.ar, guidance, choices_of(run), self.dtype, watermark)
 
     def held(self, run: GuidedRunParams, labels: list[int], seed: int) -> Tensor:
         """A sampled prologue of each label (B, Np), to be held; the stage samples holds those of its first classes.

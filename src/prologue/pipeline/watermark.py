@@ -25,8 +25,9 @@ from prologue.generator.generator import Generator
 from prologue.measures.fidelity import frechet_distance, statistics
 from prologue.measures.intervals import frechet_draws, interval
 from prologue.measures.registry import metric_name
-from prologue.sampling.generation import Seed, TokenSampler
-from prologue.sampling.images import Pixels, choices_of, decode, guidance_of
+from prologue.sampling.generation import Seed
+from prologue.sampling.images import Pixels
+from prologue.sampling.samples import balanced_labels
 from prologue.sampling.watermark import Watermark
 
 LEVEL = 0.01  # p-values up to here count as found
@@ -61,7 +62,7 @@ def measure_watermark(
     params = load_params(project / "params.yaml")
     reference = load_reference(project / "data" / "reference", params.evaluation.extractor)
     extractor = Extractor(params.evaluation.extractor, start_accelerator().device)
-    labels = np.resize(np.arange(len(generator.classes)), images)
+    labels = balanced_labels(list(generator.classes), None, images)
     keys = [f"watermark that is measured, {number}".encode() for number in range(KEYS)]
     readers = [Watermark(key, generator.tokenizer) for key in keys]
     unmarked = _draw(generator, labels, seed, None)
@@ -94,11 +95,9 @@ def measure_watermark(
 
 def _draw(generator: Generator, labels: NDArray[np.int64], seed: int, watermark: Watermark | None) -> Pixels:
     """Images of the labels with the seeds (seed, i), drawn with guidance as the stage samples draws them."""
-    run = generator.cfg
-    sampler = TokenSampler(generator.ar, guidance_of(run), choices_of(run), generator.dtype, watermark)
+    sampler = generator.sampler(generator.cfg, watermark)
     seeds: list[Seed] = [(seed, image) for image in range(len(labels))]
-    visual = sampler.sample(torch.from_numpy(labels).to(sampler.device), seeds).visual
-    return np.concatenate([decode(generator.tokenizer, part) for part in visual.split(BATCH)])
+    return generator.pixels(sampler.sample(torch.from_numpy(labels).to(sampler.device), seeds))
 
 
 def _encode(generator: Generator, images: Pixels) -> Tensor:
