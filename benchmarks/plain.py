@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from prologue.core.params import ARParams, Stage1Params
 from prologue.frozen.weights import require
 from prologue.models import kernels, transformer
-from prologue.models.ar import ARModel
+from prologue.models.ar import ARModel, SequenceLoss
 from prologue.models.discriminator import Discriminator, GlobalBatchNorm
 from prologue.models.dropout import RowDropout
 from prologue.models.tokenizer import Tokenizer, Tokens
@@ -96,13 +96,14 @@ class PlainStage1:
         output = self.tokenizer(images)
         ids = output.prologue.argmax(-1)
         visual = output.visual.ids
-        sequence = self.ar.loss(self.ar(output.prologue, visual, null, drop), ids, visual)
+        vocabulary = self.ar.vocabulary
+        sequence = SequenceLoss.of(self.ar(output.prologue, visual, null, drop), vocabulary).per_token(vocabulary)
         loss = (
             params.l1 * F.l1_loss(output.reconstruction, real)
             + params.perceptual.lite0 * self.perceptual(output.reconstruction, real).mean()
             + params.adversarial * generator_loss(self.discriminator(output.reconstruction))
             + output.visual.loss
-            + self.joint.weight * sequence.per_token(self.ar.vocabulary).total
+            + self.joint.weight * sequence.total
         )
         loss.backward()
         self.tokenizer_optimizer.step()
@@ -110,7 +111,7 @@ class PlainStage1:
         self.ar.requires_grad_(True)
         self.discriminator.requires_grad_(True)
         self.ar_optimizer.zero_grad()
-        ar_loss = self.ar.loss(self.ar(ids, visual, null, drop), ids, visual).per_token(self.ar.vocabulary).total
+        ar_loss = SequenceLoss.of(self.ar(ids, visual, null, drop), vocabulary).per_token(vocabulary).total
         ar_loss.backward()
         self.ar_optimizer.step()
 
@@ -140,8 +141,8 @@ class PlainStage2:
         vocabulary = self.ar.vocabulary
         classes = torch.where(torch.rand(len(labels)) < self.params.label_drop, vocabulary.null_class, labels)
         self.optimizer.zero_grad()
-        logits = self.ar(tokens.prologue, tokens.visual, classes)
-        loss = self.ar.loss(logits, tokens.prologue, tokens.visual).per_token(vocabulary).total
+        losses = self.ar(tokens.prologue, tokens.visual, classes)
+        loss = SequenceLoss.of(losses, vocabulary).per_token(vocabulary).total
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.ar.parameters(), self.params.clip)
         self.optimizer.step()

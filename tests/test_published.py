@@ -117,8 +117,8 @@ def test_a_folder_without_a_second_stage_gives_the_jointly_trained_ar_model(tmp_
     assert ar.config.tied
     save_model(tmp_path / "saved", ar)
     tokens = Tokens(torch.zeros(2, 4, dtype=torch.long), torch.zeros(2, 16, dtype=torch.long))
-    logits = ar(tokens.prologue, tokens.visual, torch.tensor([0, 10]))
-    assert torch.equal(logits, load_saved_ar(tmp_path / "saved")(tokens.prologue, tokens.visual, torch.tensor([0, 10])))
+    losses = ar(tokens.prologue, tokens.visual, torch.tensor([0, 10]))
+    assert torch.equal(losses, load_saved_ar(tmp_path / "saved")(tokens.prologue, tokens.visual, torch.tensor([0, 10])))
 
 
 def check_sizes(tokenizer: Tokenizer, ar: ARModel, meta: dict[str, Any]) -> None:
@@ -155,7 +155,7 @@ def check_tokenizer(tokenizer: Tokenizer, expected: Expected, prefix: str) -> No
 def check_logits(ar: ARModel, expected: Expected) -> None:
     tokens = split(ar, torch.from_numpy(expected["ar_input_ids"]))
     with torch.no_grad():
-        logits = ar(tokens.prologue, tokens.visual, torch.from_numpy(expected["ar_classes"]))
+        logits = ar.logits(tokens.prologue, tokens.visual, torch.from_numpy(expected["ar_classes"]))
     assert_close(logits, expected["ar_logits"])
 
 
@@ -183,7 +183,7 @@ def check_stage1(folder: Path, tokenizer: Tokenizer, ar: ARModel, images: Tensor
     weights = convert(published, tokenizer_sources(tokenizer.config))
     output = torch.func.functional_call(tokenizer, weights, (images,))
     null = torch.full((len(images),), ar.vocabulary.null_class)
-    loss = joint_ar_loss(call_ar, ar, output, 1.0, null, torch.full((len(images),), drop))
+    loss = joint_ar_loss(call_ar, ar.vocabulary, output, 1.0, null, torch.full((len(images),), drop))
     loss.total.backward()
 
     stack = "semantic_enc" if tokenizer.prologue_encoder else "enc"

@@ -69,14 +69,18 @@ def _print_memory(console: Console, params: "Params", classes: int, gpus: int) -
     fits = [f"fits {card} GB" for card in CARDS]
     table = Table("stage", "state, GB", "an image, MB", "images of a GPU", "all at once, GB", *fits)
     for stage, (memory, images) in estimate(params, classes, gpus).items():
-        fitting = [str(memory.fitting(images, card) or "none") for card in CARDS]
-        each = (memory.kept + 2 * memory.largest) / 1e6
+        fitting = [
+            " / ".join(str(memory.fitting(images, card, recompute) or "none") for recompute in (False, True))
+            for card in CARDS
+        ]
+        each = f"{memory.kept / 1e6:.0f} / {memory.recomputed / 1e6:.0f}"
         all_at_once = f"{memory.total(images) / 1e9:.1f}"
-        table.add_row(stage, f"{memory.state / 1e9:.2f}", f"{each:.0f}", str(images), all_at_once, *fitting)
+        table.add_row(stage, f"{memory.state / 1e9:.2f}", each, str(images), all_at_once, *fitting)
     console.print(table)
     console.print(
         "An estimate. State: weights, gradients, moments, EMA, frozen networks. Fits: the largest micro-batch, set by "
-        "PROLOGUE_MICRO_BATCH, that divides a GPU's images; where it is none, PROLOGUE_RECOMPUTE=1 keeps less."
+        "PROLOGUE_MICRO_BATCH, that divides a GPU's images. Behind the strokes: with PROLOGUE_RECOMPUTE=1, which keeps "
+        "less and computes a third more."
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from prologue.core.params import Section, TransformerParams
 from prologue.models.dropout import RowDropout
@@ -13,6 +14,7 @@ from prologue.models.vocabulary import Vocabulary
 
 # Axes (index, row, column); every token stands at (index, 0, 0), the class embedding at 0.
 AXES = RotaryAxes(dims=(24, 20, 20), thetas=(10000.0, 10000.0, 10000.0))
+MAX_LOGITS = 2**27  # of a training at once, 512 MB in fp32; where a batch has more, their parts are computed twice
 
 
 class ARConfig(Section):
@@ -32,6 +34,12 @@ class SequenceLoss:
     prologue: Tensor
     eos: Tensor
     visual: Tensor
+
+    @classmethod
+    def of(cls, losses: Tensor, vocabulary: Vocabulary) -> "SequenceLoss":
+        """The sums of an AR model's losses (B, length)."""
+        tokens, prefix = vocabulary.prologue_tokens, vocabulary.prefix
+        return cls(losses[:, :tokens].sum(1), losses[:, tokens:prefix].sum(1), losses[:, prefix:].sum(1))
 
     @property
     def total(self) -> Tensor:
@@ -72,7 +80,7 @@ class ARModel(nn.Module):
     def forward(
         self, prologue: Tensor | None, visual: Tensor, classes: Tensor, drop_visual: Tensor | None = None
     ) -> Tensor:
-        """Logits of every position over [visual, prologue, EOS].
+        """Cross-entropy of every token of a sequence given those before it; as targets the ids have no gradient.
 
         Args:
             prologue: ids (B, Np), one-hots (B, Np, Kp) through which gradients flow, or None without a prologue.
@@ -81,8 +89,40 @@ class ARModel(nn.Module):
             drop_visual: bool (B,); where true every visual input is replaced by EOS (visual dropout, Sec. 2.2).
 
         Returns:
-            (B, length, vocabulary size), predicting prologue, EOS, visual in order.
+            (B, length) of prologue, EOS, visual in order, nats, fp32.
         """
+        hidden = self.hidden(prologue, visual, classes, drop_visual)
+        targets = self.vocabulary.sequence(None if prologue is None else ids_of(prologue), ids_of(visual))
+        return self._parted_losses(hidden.flatten(0, 1), targets.flatten()).view(targets.shape)
+
+    def _parted_losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropies (N,) of the tokens after hidden states (N, dim), at most MAX_LOGITS logits at once."""
+        rows = max(1, MAX_LOGITS // self.vocabulary.size)
+        if len(targets) <= rows:
+            return cross_entropy(self.project(hidden), targets)
+        return torch.cat(
+            [
+                checkpoint(
+                    lambda own, ids: cross_entropy(self.project(own), ids),
+                    *part,
+                    use_reentrant=False,
+                    preserve_rng_state=False,  # nothing is drawn
+                )
+                for part in zip(hidden.split(rows), targets.split(rows), strict=True)
+            ]
+        )
+
+    def logits(self, prologue: Tensor | None, visual: Tensor, classes: Tensor) -> Tensor:
+        """Logits of every position over [visual, prologue, EOS]: (B, length, vocabulary size), as `forward` predicts.
+
+        Args as of `forward`.
+        """
+        return self.project(self.hidden(prologue, visual, classes))
+
+    def hidden(
+        self, prologue: Tensor | None, visual: Tensor, classes: Tensor, drop_visual: Tensor | None = None
+    ) -> Tensor:
+        """What predicts every token, before the output layer: (B, length, dim). Args as of `forward`."""
         x = [self.class_embedding(classes)[:, None]]
         if prologue is not None:
             x += [self.embed(prologue, self.vocabulary.prologue_ids), self.embed_eos(len(visual))]
@@ -90,8 +130,8 @@ class ARModel(nn.Module):
         if drop_visual is not None:
             inputs = torch.where(drop_visual[:, None, None], self.embed_eos(len(visual)), inputs)
         x.append(inputs)
-        hidden = self.embedding_dropout(torch.cat(x, dim=1))  # (B, length, dim)
-        return self.project(self.transformer(hidden, self.rotary, causal=True))
+        embedded = self.embedding_dropout(torch.cat(x, dim=1))
+        return self.transformer(embedded, self.rotary, causal=True)
 
     def embed(self, tokens: Tensor, ids: slice) -> Tensor:
         """Input embeddings of ids (B, N) of the book at `ids`, or of one-hots (B, N, K) as one_hot @ W (App. E)."""
@@ -112,14 +152,12 @@ class ARModel(nn.Module):
         """Weights of the output layer, which is the token embedding where tied: (V, dim)."""
         return self.token_embedding.weight if self.out is None else self.out.weight
 
-    def loss(self, logits: Tensor, prologue: Tensor | None, visual: Tensor) -> SequenceLoss:
-        """Cross-entropy of logits (B, length, V) against ids (B, Np) or None, and (B, Nv); targets have no gradient."""
-        losses = self.token_losses(logits, prologue, visual)
-        tokens, prefix = self.vocabulary.prologue_tokens, self.vocabulary.prefix
-        return SequenceLoss(losses[:, :tokens].sum(1), losses[:, tokens:prefix].sum(1), losses[:, prefix:].sum(1))
 
-    def token_losses(self, logits: Tensor, prologue: Tensor | None, visual: Tensor) -> Tensor:
-        """As `loss`, of each token: (B, length), fp32."""
-        targets = self.vocabulary.sequence(prologue, visual)
-        losses = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
-        return losses.view(targets.shape)
+def ids_of(tokens: Tensor) -> Tensor:
+    """Ids (B, N) of ids, or of one-hots (B, N, K)."""
+    return tokens.argmax(dim=-1) if tokens.is_floating_point() else tokens
+
+
+def cross_entropy(logits: Tensor, ids: Tensor) -> Tensor:
+    """Cross-entropies of ids (...) by logits (..., V), nats, fp32."""
+    return F.cross_entropy(logits.float().flatten(0, -2), ids.flatten(), reduction="none").view(ids.shape)

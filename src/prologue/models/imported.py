@@ -9,9 +9,7 @@ from torch.nn import functional as F
 
 from prologue.core.params import Pixels
 from prologue.models.config import VQModelSize
-from prologue.models.quantizers import QuantizedVisual
-
-DISTANCES = 2**25  # between tokens and codes at once: 128 MB
+from prologue.models.quantizers import SIMILARITIES, QuantizedVisual
 
 
 class ConvEncoder(nn.Module):
@@ -72,7 +70,7 @@ class NearestQuantizer(nn.Module):
             squares = codes.square().sum(dim=1)
             nearest = [
                 torch.addmm(squares, part, codes.T, alpha=-2).argmin(dim=1)  # distances less |z|^2
-                for part in z.flatten(0, 1).split(max(1, DISTANCES // self.codes))
+                for part in z.flatten(0, 1).split(max(1, SIMILARITIES // self.codes))
             ]
         return torch.cat(nearest).view(features.shape[:2])
 

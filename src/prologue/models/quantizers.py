@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+SIMILARITIES = 2**25  # between tokens and codes at once: 128 MB
+
 
 class Quantizer(nn.Module):
     """Projection to the code space and a codebook; both are compared on the unit sphere."""
@@ -39,7 +41,13 @@ class Quantizer(nn.Module):
     @torch.no_grad()
     def encode(self, features: Tensor) -> Tensor:
         """Ids of the most similar codes: (..., dim) -> (...), int64."""
-        return self.similarity(self.project(features)).argmax(dim=-1)
+        return self.nearest(self.project(features))
+
+    @torch.no_grad()
+    def nearest(self, projected: Tensor) -> Tensor:
+        """Ids of the most similar codes: (..., code_dim) -> (...), int64; never all similarities at once."""
+        parts = projected.flatten(0, -2).split(max(1, SIMILARITIES // self.codes))
+        return torch.cat([self.similarity(part).argmax(dim=-1) for part in parts]).view(projected.shape[:-1])
 
 
 def prob_ste(similarity: Tensor, tau: float) -> Tensor:
@@ -78,12 +86,10 @@ class VisualQuantizer(Quantizer):
         With `routed_tau` the tokens also pass Prob-STE, so that an AR gradient reaches them (Fig. 5).
         """
         z = self.project(features)
-        with torch.set_grad_enabled(routed_tau is not None and torch.is_grad_enabled()):
-            similarity = self.similarity(z)
-        ids = similarity.argmax(dim=-1)
+        one_hots = None if routed_tau is None else prob_ste(self.similarity(z), routed_tau)
+        ids = self.nearest(z) if one_hots is None else one_hots.argmax(dim=-1)
         q = self.vectors(ids)
         loss = F.mse_loss(q, z.detach()) + self.commitment * F.mse_loss(z, q.detach())
-        one_hots = None if routed_tau is None else prob_ste(similarity, routed_tau)
         return QuantizedVisual(z + (q - z).detach(), ids, loss, one_hots)
 
 

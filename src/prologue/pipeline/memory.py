@@ -16,10 +16,11 @@ from torchvision.models import vgg
 
 from prologue.core.params import Params, TransformerParams
 from prologue.core.systems import trains_stage2
-from prologue.models.ar import ARConfig, ARModel
+from prologue.models.ar import MAX_LOGITS, ARConfig, ARModel, SequenceLoss
 from prologue.models.discriminator import Discriminator
 from prologue.models.saved import parameter_count
 from prologue.models.tokenizer import Tokenizer
+from prologue.models.transformer import Transformer
 from prologue.models.vocabulary import Vocabulary
 from prologue.training.attach import with_prologue
 from prologue.training.joint_ar import joint_ar_loss
@@ -27,6 +28,7 @@ from prologue.training.plan import JointARPlan, plan_attach, plan_tokenizer
 from prologue.training.tokenizer import tokenizer_config
 
 FEW, MORE = 2, 4  # images that are counted, to tell what grows with them from what does not
+LOGITS = 3  # copies of them in fp32: their logarithms, the gradient, and as much as both take in bf16
 TRAINED = 16  # bytes a trained parameter: fp32 weight, gradient, two moments of AdamW
 EXCHANGED = 4  # one copy more of the gradients where processes exchange them
 FP32 = 4
@@ -47,23 +49,26 @@ class Memory:
     Attributes:
         stage: the stage's name in dvc.yaml.
         state: weights, gradients, moments, EMA and what else no batch changes; with other processes their exchange.
-        kept: activations kept for the backward pass, of an image.
-        largest: the largest temporary, of an image: logits over the vocabulary, or similarities to all codes.
+        kept: activations kept for the backward pass, of an image, logits aside.
+        recomputed: the same with PROLOGUE_RECOMPUTE=1: the inputs of all blocks, and the activations of one.
+        logits: those of an image, in fp32; no more of them are held at once than `MAX_LOGITS`.
     """
 
     stage: str
     state: int
     kept: int
-    largest: int
+    recomputed: int
+    logits: int
 
-    def total(self, images: int) -> int:
-        """Bytes with so many images in a micro-batch; the largest temporary is there with its gradient."""
-        return round(self.state + images * (self.kept + 2 * self.largest) + OVERHEAD)
+    def total(self, images: int, recompute: bool = False) -> int:
+        """Bytes with so many images in a micro-batch."""
+        kept = images * (self.recomputed if recompute else self.kept)
+        return round(self.state + kept + LOGITS * min(images * self.logits, FP32 * MAX_LOGITS) + OVERHEAD)
 
-    def fitting(self, images: int, gigabytes: float) -> int:
+    def fitting(self, images: int, gigabytes: float, recompute: bool = False) -> int:
         """The largest micro-batch that divides a process's `images` of a step and fits a card; 0 where none does."""
         divisors = [size for size in range(images, 0, -1) if images % size == 0]
-        return next((size for size in divisors if self.total(size) <= gigabytes * 1e9), 0)
+        return next((size for size in divisors if self.total(size, recompute) <= gigabytes * 1e9), 0)
 
 
 def estimate(params: Params, classes: int, gpus: int) -> dict[str, tuple[Memory, int]]:
@@ -117,10 +122,10 @@ def _of_images(
         if ar is not None and joint is not None:
             drop = torch.zeros(images, dtype=torch.bool) if tokenizer.prologue_tokens else None
             labels = torch.zeros(images, dtype=torch.long)
-            parts.append(joint_ar_loss(ar, ar, output, joint.weight, labels, drop).total)
+            parts.append(joint_ar_loss(ar, ar.vocabulary, output, joint.weight, labels, drop).total)
         return parts
 
-    fixed, kept = _kept(forward)
+    fixed, kept, recomputed = _kept_both_ways(forward, [tokenizer, ar] if ar is not None else [tokenizer])
     judged = [0]
     if whole and params.stage1.adversarial:
         discriminator = Discriminator(params.stage1.discriminator)
@@ -135,9 +140,8 @@ def _of_images(
             state += FP32 * parameter_count(network)
             with torch.device("cpu"):
                 judged.append(_of_network(network, SEEN_AT.get(name, size))[1])
-    similarities = FP32 * tokenizer.visual_tokens * tokenizer.config.tokenizer.codebook
-    logits = _logits(tokenizer.vocabulary(classes)) if ar is not None else 0
-    return Memory(stage, state, kept + max(judged), max(similarities, logits))
+    logits = _logits(ar.vocabulary) if ar is not None else 0
+    return Memory(stage, state, kept - logits + max(judged), recomputed - logits + max(judged), logits)
 
 
 def _of_network(network: nn.Module, size: int) -> tuple[int, int]:
@@ -152,10 +156,11 @@ def _of_ar(ar: ARModel, gpus: int) -> Memory:
     def forward(images: int) -> list[Tensor]:
         visual, labels = torch.zeros(images, vocabulary.visual_tokens).long(), torch.zeros(images).long()
         prologue = torch.zeros(images, vocabulary.prologue_tokens).long() if vocabulary.prologue_tokens else None
-        return [ar.loss(ar(prologue, visual, labels), prologue, visual).per_token(vocabulary).total]
+        return [SequenceLoss.of(ar(prologue, visual, labels), vocabulary).per_token(vocabulary).total]
 
-    fixed, kept = _kept(forward)
-    return Memory("ar", fixed + _state([ar], gpus) + FP32 * parameter_count(ar), kept, _logits(vocabulary))
+    fixed, kept, recomputed = _kept_both_ways(forward, [ar])
+    state, logits = fixed + _state([ar], gpus) + FP32 * parameter_count(ar), _logits(vocabulary)
+    return Memory("ar", state, kept - logits, recomputed - logits, logits)
 
 
 def _state(trained: list[nn.Module], gpus: int) -> int:
@@ -166,6 +171,20 @@ def _state(trained: list[nn.Module], gpus: int) -> int:
 def _logits(vocabulary: Vocabulary) -> int:
     """Bytes of an image's logits in fp32."""
     return FP32 * vocabulary.length * vocabulary.size
+
+
+def _kept_both_ways(forward: Callable[[int], list[Tensor]], models: list[nn.Module]) -> tuple[int, int, int]:
+    """As `_kept`, and third what an image needs where blocks compute their activations again, one after the other."""
+    fixed, kept = _kept(forward)
+    stacks = [module for model in models for module in model.modules() if isinstance(module, Transformer)]
+    left, block = kept, 0
+    for stack in stacks:
+        stack.recompute, before = True, left
+        left = _kept(forward)[1]
+        block = max(block, (before - left) // len(stack.blocks))
+    for stack in stacks:
+        stack.recompute = False
+    return fixed, kept, left + block
 
 
 def _kept(forward: Callable[[int], list[Tensor]]) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from prologue.core.sharing import gather_blocks, own_block
 from prologue.measures.likelihood import same_class_partners, summarise
-from prologue.models.ar import ARModel
+from prologue.models.ar import ARModel, cross_entropy
 from prologue.tokens.cache import TokenCache
 
 MAX_BATCH = 64
@@ -49,8 +49,8 @@ def token_losses(
         tokens = cache.read(indices)
         visual, classes = tokens.visual.to(device), torch.from_numpy(cache.labels[indices]).to(device)
         prologue = tokens.prologue.to(device) if tokens.prologue is not None else None
-        logits = ar(prologue, visual, classes).float()
-        parts.setdefault("loss", []).append(ar.token_losses(logits, prologue, visual).cpu())
+        logits = ar.logits(prologue, visual, classes).float()
+        parts.setdefault("loss", []).append(cross_entropy(logits, vocabulary.sequence(prologue, visual)).cpu())
         if entropies:
             log_p = logits.log_softmax(dim=-1)
             parts.setdefault("entropy", []).append(-(log_p.exp() * log_p).sum(dim=-1).cpu())
@@ -58,6 +58,6 @@ def token_losses(
             partner = cache.read(others[indices]).prologue
             assert partner is not None
             partner = partner.to(device)
-            swapped = ar.token_losses(ar(partner, visual, classes), partner, visual)
+            swapped = ar(partner, visual, classes)
             parts.setdefault("swapped", []).append(swapped[:, vocabulary.prefix :].sum(dim=1).cpu())
     return {name: torch.cat(values) for name, values in parts.items()}

@@ -16,7 +16,7 @@ from prologue.core.runtime import seed_everything, start_accelerator
 from prologue.core.seeds import Stream
 from prologue.core.work import origin_of
 from prologue.data.order import spread
-from prologue.models.ar import ARConfig, ARModel
+from prologue.models.ar import ARConfig, ARModel, SequenceLoss
 from prologue.models.dropout import key_rows
 from prologue.models.saved import parameter_count, save_model
 from prologue.models.tokenizer import Tokens
@@ -97,8 +97,9 @@ class ARTask:
             key_rows(self.model, keys[rows])
             own = None if prologue is None else prologue[rows]
             with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                sequence = self.model.loss(self.ar(own, visual[rows], classes[rows]), own, visual[rows])
-            loss = sequence.per_token(self.model.vocabulary).total * len(visual[rows]) / len(visual)
+                losses = self.ar(own, visual[rows], classes[rows])
+            sequence = SequenceLoss.of(losses, self.model.vocabulary).per_token(self.model.vocabulary)
+            loss = sequence.total * len(visual[rows]) / len(visual)
             self.accelerator.backward(loss)
             mean += loss.detach()
         return {"loss": mean}

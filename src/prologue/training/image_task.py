@@ -129,7 +129,7 @@ class ImageTask(ABC):
         assert self.joint_ar is not None
         assert self.plan.joint_ar is not None
         weight = self.plan.joint_ar.weight
-        return joint_ar_loss(self.ar, self.joint_ar, output, weight, part.classes, part.drop_visual).total
+        return joint_ar_loss(self.ar, self.joint_ar.vocabulary, output, weight, part.classes, part.drop_visual).total
 
     def count_codes(self, output: TokenizerOutput) -> None:
         """Note which codes a micro-batch used."""

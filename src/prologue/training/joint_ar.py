@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from prologue.models.ar import ARModel, SequenceLoss
+from prologue.models.ar import SequenceLoss
 from prologue.models.tokenizer import TokenizerOutput
+from prologue.models.vocabulary import Vocabulary
 
 
 def scale_gradient(x: Tensor, scale: float) -> Tensor:
@@ -15,7 +16,7 @@ def scale_gradient(x: Tensor, scale: float) -> Tensor:
 
 def joint_ar_loss(
     ar: Callable[..., Tensor],
-    model: ARModel,
+    vocabulary: Vocabulary,
     output: TokenizerOutput,
     weight: float,
     classes: Tensor,
@@ -27,7 +28,7 @@ def joint_ar_loss(
     lambda_AR times it, as if each had been updated apart, since the AR model does not change between the two.
 
     Args:
-        ar: the AR model as wrapped for the launch; `model` is the same one unwrapped.
+        ar: the AR model as wrapped for the launch, of a vocabulary.
         output: of the tokenizer; only its one-hots carry gradient into it: the prologue's, or those of the visual
             tokens where the gradient is routed to them (Fig. 5).
         weight: lambda_AR.
@@ -38,11 +39,10 @@ def joint_ar_loss(
         Each segment's share in nats (scalars); `total` is what trains.
     """
     prologue, routed = output.prologue, output.visual.one_hots
-    logits = ar(
+    losses = ar(
         None if prologue is None else scale_gradient(prologue, weight),  # the routes: one-hots, and nothing else
         output.visual.ids if routed is None else scale_gradient(routed, weight),
         classes,
         drop_visual,
     )
-    targets = None if prologue is None else prologue.argmax(dim=-1)
-    return model.loss(logits, targets, output.visual.ids).per_token(model.vocabulary)
+    return SequenceLoss.of(losses, vocabulary).per_token(vocabulary)

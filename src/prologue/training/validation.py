@@ -10,7 +10,7 @@ from prologue.data.loader import view_batches
 from prologue.data.order import spread
 from prologue.measures.codebooks import codebook_usage, count_codes
 from prologue.measures.images import image_psnr
-from prologue.models.ar import ARModel
+from prologue.models.ar import ARModel, SequenceLoss
 from prologue.models.tokenizer import Tokenizer, to_uint8
 
 BATCH = 125
@@ -50,4 +50,4 @@ def validate_tokenizer(
 def unconditional_loss(ar: ARModel, prologue: Tensor | None, visual: Tensor) -> Tensor:
     """AR loss per token of each image without its class: (B,), nats."""
     null = torch.full_like(visual[:, 0], ar.vocabulary.null_class)
-    return ar.loss(ar(prologue, visual, null), prologue, visual).total / ar.vocabulary.length
+    return SequenceLoss.of(ar(prologue, visual, null), ar.vocabulary).total / ar.vocabulary.length
