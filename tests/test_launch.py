@@ -1,15 +1,17 @@
 """How a stage starts: as one process, in a slot of its own beside other jobs, or as `accelerate config` says."""
 
+import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from prologue.core import slots
 from prologue.core.errors import PrologueError
-from prologue.core.runtime import start_accelerator
+from prologue.core.runtime import compiles_by_itself, start_accelerator
 
 SCRIPT = """
 import os, sys
@@ -91,3 +93,18 @@ def test_launches_that_divide_models_are_refused(variable: str, name: str, monke
     monkeypatch.setenv(variable, "true")
     with pytest.raises(PrologueError, match=f"configured for {name}.* PROLOGUE_RECOMPUTE=1 and PROLOGUE_MICRO_BATCH"):
         start_accelerator()
+
+
+def test_a_long_training_of_the_ar_model_is_compiled_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setenv("CC", "gcc")
+    monkeypatch.delenv("ACCELERATE_DYNAMO_BACKEND", raising=False)
+    assert compiles_by_itself(gpu, 2000)
+    assert not compiles_by_itself(gpu, 1000)
+    assert not compiles_by_itself(cpu, 2000)
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "no")
+    assert not compiles_by_itself(gpu, 2000)
+    monkeypatch.delenv("ACCELERATE_DYNAMO_BACKEND")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert not compiles_by_itself(gpu, 2000)

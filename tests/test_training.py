@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
+from accelerate.utils import TorchDynamoPlugin
 from calls import record_calls
 from safetensors.torch import load_file
 from tiny import tiny_params
@@ -247,15 +249,18 @@ def test_durations_count_in_steps_or_in_epochs() -> None:
     assert (schedule.steps, schedule.warmup, schedule.flat) == (8, 1, 3)
 
 
-def test_micro_batches_and_recomputed_activations_give_the_same_gradients(
+def test_micro_batches_recomputed_activations_and_compiled_blocks_give_the_same_gradients(
     shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Batch norm sees the micro-batch, so the discriminator is left out."""
+    compiling = TorchDynamoPlugin(backend="EAGER", use_regional_compilation=True)
     gradients = []
-    for environment in ({}, {"PROLOGUE_MICRO_BATCH": "2"}, {"PROLOGUE_RECOMPUTE": "1"}):
+    for environment in ({}, {"PROLOGUE_MICRO_BATCH": "2"}, {"PROLOGUE_RECOMPUTE": "1"}, {"COMPILED": "1"}):
         with monkeypatch.context() as patch:
             for name, value in environment.items():
                 patch.setenv(name, value)
+            if "COMPILED" in environment:
+                patch.setitem(AcceleratorState._shared_state, "dynamo_plugin", compiling)
             task = make_task(tiny_params(stage1__adversarial=0), shards)
             losses = task.gradients(0, next(task.batches(0)))
             parameters = [*task.model.named_parameters(), *task.joint_ar.named_parameters()]

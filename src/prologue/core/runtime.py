@@ -1,7 +1,9 @@
 """Where a stage runs: processes, device, threads and worker processes are the machine's business, never a param."""
 
+import importlib.util
 import os
 import random
+import shutil
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -21,6 +23,7 @@ DIVIDING = {  # what Accelerate's launcher sets
     "ACCELERATE_USE_PARALLELISM_CONFIG": "parallelism within a model",
 }
 WITHOUT_FLOAT64 = ("mps",)  # kinds of device
+COMPILING_PAYS = 2000  # steps: compiling takes about a minute and saves a third of each (docs/findings.md, on a GPU)
 
 
 def start_accelerator() -> Accelerator:
@@ -59,6 +62,17 @@ def loader_workers() -> int:
     if "PROLOGUE_WORKERS" in os.environ:
         return int(os.environ["PROLOGUE_WORKERS"])
     return min(8, own_cores()) if torch.accelerator.is_available() else 0
+
+
+def compiles_by_itself(device: torch.device, steps: int) -> bool:
+    """Whether blocks of the AR model are compiled for a training of so many steps, where no launch says anything of it.
+
+    On CUDA they are, where Triton and the C compiler that it needs are there. ACCELERATE_DYNAMO_BACKEND=no prevents it.
+    """
+    if device.type != "cuda" or steps < COMPILING_PAYS or "ACCELERATE_DYNAMO_BACKEND" in os.environ:
+        return False
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    return importlib.util.find_spec("triton") is not None and compiler is not None
 
 
 def _compiler() -> str:

@@ -98,7 +98,7 @@ class Tokenizer(nn.Module):
         visual, shared = self.encoder(to_signed(images))
         if self.prologue_encoder is not None:
             return EncoderFeatures(visual, self.prologue_encoder(visual))
-        return EncoderFeatures(visual, shared if self.prologue_quantizer else None)
+        return EncoderFeatures(visual, shared if self.prologue_quantizer is not None else None)
 
     def forward(self, images: Tensor, reconstruct: bool = True, routed_tau: float | None = None) -> TokenizerOutput:
         """Training pass of images uint8 (B, 3, H, W); `routed_tau` as in `VisualQuantizer`."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_
 
 from prologue.core.params import Params, TransformerParams
-from prologue.core.runtime import seed_everything, start_accelerator
+from prologue.core.runtime import compiles_by_itself, seed_everything, start_accelerator
 from prologue.core.seeds import Stream
 from prologue.core.work import origin_of
 from prologue.data.order import spread
@@ -48,7 +48,11 @@ def train_ar(
     save = partial(save_model, output, task.model)
     picture = partial(draw, task.model) if draw else None
     metrics = run_training("ar", task, params.ar, params.seed, origin, accelerator, curves, save, picture)
-    return {"parameters": {"ar": parameter_count(task.model)}, "precision": params.precision, **metrics}
+    return {
+        "parameters": {"ar": parameter_count(task.model)},
+        "precision": params.precision,
+        "compiled": task.compiled,
+    } | metrics
 
 
 class ARTask:
@@ -69,7 +73,8 @@ class ARTask:
         self.ema = EMA(self.model, self.params.ema_half_life)
         self.optimizer = build_adamw(self.model, BETAS, self.params.weight_decay, self.params.gate_lr_scale)
         self.state = TrainingState({"ar": self.model, "ema": self.ema.model}, {"ar": self.optimizer})
-        self.ar = prepare(self.model, accelerator)
+        self.compiled = compiles_by_itself(accelerator.device, self.schedule.steps)
+        self.ar = prepare(self.model, accelerator, self.compiled)
         self.spent: dict[str, float] = {}
 
     def batches(self, start: int) -> Iterator[tuple[Tokens, Tensor]]:

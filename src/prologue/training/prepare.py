@@ -8,14 +8,17 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 from accelerate import Accelerator
+from accelerate.utils import compile_regions
 from torch import nn
 
 from prologue.core.errors import PrologueError
 from prologue.models.transformer import Transformer
 
 
-def prepare(model: nn.Module, accelerator: Accelerator) -> nn.Module:
+def prepare(model: nn.Module, accelerator: Accelerator, compiled: bool = False) -> nn.Module:
     """The model as Accelerate runs it on this launch: on several processes, compiled where it was configured to be.
+
+    `compiled`: its repeated blocks are, though the launch is not configured so.
 
     With `PROLOGUE_RECOMPUTE=1` blocks forget their activations and compute them again backward: less memory, a third
     more work.
@@ -24,7 +27,7 @@ def prepare(model: nn.Module, accelerator: Accelerator) -> nn.Module:
         if isinstance(module, Transformer):
             module.recompute = os.environ.get("PROLOGUE_RECOMPUTE") == "1"
     prepared: nn.Module = accelerator.prepare(model)
-    return prepared
+    return compile_regions(prepared, dynamic=False) if compiled else prepared
 
 
 def micro_batches(size: int, models: list[nn.Module], accelerator: Accelerator) -> Iterator[slice]:
