@@ -7,6 +7,7 @@ import ctypes
 import functools
 import hashlib
 import os
+import platform
 import shlex
 import shutil
 import subprocess
@@ -23,6 +24,8 @@ from prologue.core.machine import cpu_identity
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
 FLAGS = ["-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC"]
+if platform.machine() in ("x86_64", "AMD64"):
+    FLAGS.append("-mprefer-vector-width=256")  # sums over a head's channels take fewer steps than in wider ones
 CHUNKS = 32  # of rows, in whose parts a sum over all rows is made; as in kernels.cpp
 TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 ARGUMENTS = {  # p pointer, i 64-bit and n 32-bit integer, f float
