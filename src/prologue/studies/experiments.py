@@ -69,9 +69,7 @@ def _clear(rows: Mapping[str, StudyRow]) -> set[str]:
     """Take what an earlier try left of these rows out of DVC's queue; returns those that still run."""
     states = {name: state for name, state in queue_states().items() if name in rows}
     running = {name for name, state in states.items() if state == "Running"}
-    with Repo() as repo:
-        alive = bool(repo.experiments.celery_queue.worker_status()) if running else False
-    if not alive:  # they died with their workers, which DVC does not notice by itself
+    if running and not _workers_answer():  # they died with their workers, which DVC does not notice by itself
         for name in running:
             _dvc("queue", "kill", name)
         running = set()
@@ -79,6 +77,17 @@ def _clear(rows: Mapping[str, StudyRow]) -> set[str]:
     if over:
         _dvc("queue", "remove", *over)
     return running
+
+
+def _workers_answer() -> bool:
+    """Whether any worker of DVC's queue is alive; on a busy machine it may take a while to say so."""
+    with Repo() as repo:
+        for patience in reversed(range(PATIENCE)):
+            if repo.experiments.celery_queue.worker_status():
+                return True
+            if patience:
+                time.sleep(POLL)
+    return False
 
 
 def _stop(rows: Mapping[str, StudyRow]) -> None:
