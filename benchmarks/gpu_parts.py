@@ -246,7 +246,7 @@ def published() -> dict[str, Any]:
         same &= torch.equal(ids.cpu(), expected["ema_token_ids"])
         compare("reconstruction", tokenizer.decode(tokens.visual), expected["ema_reconstruction"])
         own, classes = split(expected["ar_input_ids"].to(device), ar), expected["ar_classes"].to(device)
-        compare("logits", ar.logits(own.prologue, own.visual, classes), expected["ar_logits"])
+        compare("logits", ar(own.prologue, own.visual, classes), expected["ar_logits"])
         guidance = Guidance(spec.get("prologue_scale", 1.0), spec["visual_scale"], spec["visual_power"])
         drawn = generate(ar, expected["sample_classes"].to(device), guidance, greedy)
         same &= torch.equal(ar.vocabulary.sequence(*drawn).cpu(), expected["greedy_cfg_ids"])

@@ -97,7 +97,8 @@ class PlainStage1:
         ids = output.prologue.argmax(-1)
         visual = output.visual.ids
         vocabulary = self.ar.vocabulary
-        sequence = SequenceLoss.of(self.ar(output.prologue, visual, null, drop), vocabulary).per_token(vocabulary)
+        losses = self.ar.losses(output.prologue, visual, null, drop)
+        sequence = SequenceLoss.of(losses, vocabulary).per_token(vocabulary)
         loss = (
             params.l1 * F.l1_loss(output.reconstruction, real)
             + params.perceptual.lite0 * self.perceptual(output.reconstruction, real).mean()
@@ -111,7 +112,7 @@ class PlainStage1:
         self.ar.requires_grad_(True)
         self.discriminator.requires_grad_(True)
         self.ar_optimizer.zero_grad()
-        ar_loss = SequenceLoss.of(self.ar(ids, visual, null, drop), vocabulary).per_token(vocabulary).total
+        ar_loss = SequenceLoss.of(self.ar.losses(ids, visual, null, drop), vocabulary).per_token(vocabulary).total
         ar_loss.backward()
         self.ar_optimizer.step()
 
@@ -141,7 +142,7 @@ class PlainStage2:
         vocabulary = self.ar.vocabulary
         classes = torch.where(torch.rand(len(labels)) < self.params.label_drop, vocabulary.null_class, labels)
         self.optimizer.zero_grad()
-        losses = self.ar(tokens.prologue, tokens.visual, classes)
+        losses = self.ar.losses(tokens.prologue, tokens.visual, classes)
         loss = SequenceLoss.of(losses, vocabulary).per_token(vocabulary).total
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.ar.parameters(), self.params.clip)

@@ -92,7 +92,7 @@ torch.set_num_threads(1)
 vocabulary = Vocabulary(visual_codebook=512, prologue_codebook=128, visual_tokens=tokens, prologue_tokens=8, classes=10)
 ar = ARModel(ARConfig(vocabulary=vocabulary, transformer=TransformerParams(layers=layers, dim=dim)))
 ids = torch.zeros(images, 8, dtype=torch.long), torch.zeros(images, tokens, dtype=torch.long)
-ar(*ids, torch.zeros(images, dtype=torch.long)).mean().backward()
+ar.losses(*ids, torch.zeros(images, dtype=torch.long)).mean().backward()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 

@@ -261,7 +261,7 @@ def test_the_model_that_ships_is_the_default_runs() -> None:
     psnr = image_psnr(to_uint8(generator.tokenizer.decode(tokens.visual)), images).mean().item()
     assert psnr == pytest.approx(read_json(metrics / "evaluate_reconstruction.json")["psnr"], abs=0.3)
     with torch.no_grad():
-        logits = generator.ar.logits(tokens.prologue, tokens.visual, labels)
+        logits = generator.ar(tokens.prologue, tokens.visual, labels)
     ids = generator.ar.vocabulary.sequence(tokens.prologue, tokens.visual)
     nats = cross_entropy(logits.flatten(0, 1), ids.flatten(), reduction="sum").item() / len(images)
     assert nats == pytest.approx(read_json(metrics / "evaluate_likelihood.json")["nats"]["total"], rel=0.03)

@@ -36,7 +36,7 @@ def test_the_ar_gradient_reaches_the_encoder_through_the_prologue_alone(dropped:
     tokenizer = make_tokenizer()
     ar = make_ar(tokenizer)
     output = tokenizer(images())
-    joint_ar_loss(ar, ar.vocabulary, output, 3.0, null_classes(ar), torch.full((4,), dropped)).total.backward()
+    joint_ar_loss(ar.losses, ar.vocabulary, output, 3.0, null_classes(ar), torch.full((4,), dropped)).total.backward()
     assert tokenizer.prologue_quantizer is not None
     for parameter in [tokenizer.encoder.stack.queries, *tokenizer.prologue_quantizer.parameters()]:
         assert parameter.grad is not None
@@ -49,17 +49,17 @@ def test_one_backward_pass_equals_two_alternating_ones() -> None:
     tokenizer = make_tokenizer()
     ar = make_ar(tokenizer)
     drop = torch.tensor([True, False, True, False])
-    joint_ar_loss(ar, ar.vocabulary, tokenizer(images()), 3.0, null_classes(ar), drop).total.backward()
+    joint_ar_loss(ar.losses, ar.vocabulary, tokenizer(images()), 3.0, null_classes(ar), drop).total.backward()
     together = [tokenizer.encoder.stack.queries.grad, ar.out.weight.grad, ar.token_embedding.weight.grad]
     tokenizer.zero_grad()
     ar.zero_grad()
     ar.requires_grad_(False)
     output = tokenizer(images())
     null = torch.full((4,), ar.vocabulary.null_class)
-    (3.0 * ar(output.prologue, output.visual.ids, null, drop).sum(1).mean() / ar.vocabulary.length).backward()
+    (3.0 * ar.losses(output.prologue, output.visual.ids, null, drop).sum(1).mean() / ar.vocabulary.length).backward()
     ar.requires_grad_(True)
     ids = output.prologue.argmax(-1)
-    (ar(ids, output.visual.ids, null, drop).sum(1).mean() / ar.vocabulary.length).backward()
+    (ar.losses(ids, output.visual.ids, null, drop).sum(1).mean() / ar.vocabulary.length).backward()
     apart = [tokenizer.encoder.stack.queries.grad, ar.out.weight.grad, ar.token_embedding.weight.grad]
     torch.testing.assert_close(together, apart)
 

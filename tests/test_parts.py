@@ -40,7 +40,7 @@ def test_logits_are_held_in_parts_with_the_same_losses_and_gradients(monkeypatch
         ar.zero_grad()
         own = prologue.clone().requires_grad_()
         with Widest(ar.vocabulary.size) as widest:
-            losses = ar(own, tokens.visual, torch.zeros(4, dtype=torch.long))
+            losses = ar.losses(own, tokens.visual, torch.zeros(4, dtype=torch.long))
             (losses * torch.linspace(0, 1, losses.numel()).view_as(losses)).sum().backward()
         found.append([losses, own.grad, *(parameter.grad for parameter in ar.parameters())])
         assert widest.rows == (4 * ar.vocabulary.length if limit > 2**20 else most)

@@ -86,7 +86,7 @@ def test_encoding_decoding_and_likelihood(system: tuple[Tokenizer, ARModel]) -> 
     tokens = tokenizer.encode(images())
     on_gpu(tokens.prologue, tokens.visual, to_uint8(tokenizer.decode(tokens.visual)))
     classes = torch.zeros(4, dtype=torch.long)
-    on_gpu(ar(tokens.prologue, tokens.visual, classes), ar.logits(tokens.prologue, tokens.visual, classes))
+    on_gpu(ar.losses(tokens.prologue, tokens.visual, classes), ar(tokens.prologue, tokens.visual, classes))
 
 
 @pytest.mark.parametrize("tau", [None, 0.1])
@@ -95,7 +95,7 @@ def test_the_losses_of_stage_1(system: tuple[Tokenizer, ARModel], tau: float | N
     routed = tau if tokenizer.prologue_quantizer is None else None
     output = tokenizer.train()(images(), routed_tau=routed)
     drop = torch.zeros(4, dtype=torch.bool) if tokenizer.prologue_tokens else None
-    loss = joint_ar_loss(ar.train(), ar.vocabulary, output, 3.0, torch.zeros(4, dtype=torch.long), drop)
+    loss = joint_ar_loss(ar.train().losses, ar.vocabulary, output, 3.0, torch.zeros(4, dtype=torch.long), drop)
     on_gpu(output.reconstruction, output.visual.loss, loss.total)
     discriminator = Discriminator(tiny_params().stage1.discriminator)
     real, fake = discriminator(to_signed(images())), discriminator(output.reconstruction)

@@ -28,7 +28,7 @@ from prologue.interop.published import (
     tokenizer_sources,
 )
 from prologue.interop.tensors import convert, read_tensors
-from prologue.models.ar import ARModel
+from prologue.models.ar import ARModel, TokenLosses
 from prologue.models.saved import load_ar as load_saved_ar
 from prologue.models.saved import save_model
 from prologue.models.tokenizer import Tokenizer, Tokens
@@ -117,8 +117,8 @@ def test_a_folder_without_a_second_stage_gives_the_jointly_trained_ar_model(tmp_
     assert ar.config.tied
     save_model(tmp_path / "saved", ar)
     tokens = Tokens(torch.zeros(2, 4, dtype=torch.long), torch.zeros(2, 16, dtype=torch.long))
-    losses = ar(tokens.prologue, tokens.visual, torch.tensor([0, 10]))
-    assert torch.equal(losses, load_saved_ar(tmp_path / "saved")(tokens.prologue, tokens.visual, torch.tensor([0, 10])))
+    logits = ar(tokens.prologue, tokens.visual, torch.tensor([0, 10]))
+    assert torch.equal(logits, load_saved_ar(tmp_path / "saved")(tokens.prologue, tokens.visual, torch.tensor([0, 10])))
 
 
 def check_sizes(tokenizer: Tokenizer, ar: ARModel, meta: dict[str, Any]) -> None:
@@ -155,7 +155,7 @@ def check_tokenizer(tokenizer: Tokenizer, expected: Expected, prefix: str) -> No
 def check_logits(ar: ARModel, expected: Expected) -> None:
     tokens = split(ar, torch.from_numpy(expected["ar_input_ids"]))
     with torch.no_grad():
-        logits = ar.logits(tokens.prologue, tokens.visual, torch.from_numpy(expected["ar_classes"]))
+        logits = ar(tokens.prologue, tokens.visual, torch.from_numpy(expected["ar_classes"]))
     assert_close(logits, expected["ar_logits"])
 
 
@@ -175,10 +175,10 @@ def check_stage1(folder: Path, tokenizer: Tokenizer, ar: ARModel, images: Tensor
     files = [folder / "tokenizer" / name for name in TOKENIZER_FILES["ema"]]
     published = {name: tensor.requires_grad_() for name, tensor in read_tensors(files).items()}
     published_ar = {name: tensor.requires_grad_() for name, tensor in read_tensors([ar_file(folder, "raw")]).items()}
-    ar_weights = convert(published_ar, ar_sources(ar.config))
+    ar_weights = {f"ar.{name}": tensor for name, tensor in convert(published_ar, ar_sources(ar.config)).items()}
 
     def call_ar(*inputs: Tensor) -> Tensor:
-        return torch.func.functional_call(ar, ar_weights, inputs)
+        return torch.func.functional_call(TokenLosses(ar), ar_weights, inputs)
 
     weights = convert(published, tokenizer_sources(tokenizer.config))
     output = torch.func.functional_call(tokenizer, weights, (images,))

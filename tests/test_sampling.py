@@ -43,8 +43,8 @@ def test_cached_greedy_sampling_agrees_with_the_full_forward_pass(mode: str) -> 
     vocabulary = ar.vocabulary
     classes, guidance = torch.tensor([0, 1, 1]), Guidance(prologue=0.7, visual=4.0, power=0.3)
     tokens = generate(ar, classes, guidance, GREEDY)
-    conditional = ar.logits(tokens.prologue, tokens.visual, classes)
-    unconditional = ar.logits(tokens.prologue, tokens.visual, torch.full_like(classes, vocabulary.null_class))
+    conditional = ar(tokens.prologue, tokens.visual, classes)
+    unconditional = ar(tokens.prologue, tokens.visual, torch.full_like(classes, vocabulary.null_class))
     for position, ids in enumerate(vocabulary.sequence(tokens.prologue, tokens.visual).T):
         if position == vocabulary.prologue_tokens and vocabulary.prologue_tokens:
             assert (ids == vocabulary.eos).all()

@@ -115,7 +115,7 @@ def test_likelihood_at_every_position(trained: Path, tmp_path: Path) -> None:
     metrics = evaluate_ar(trained / "ar", trained / "tokens", tmp_path / "figures")
     ar, cache = load_ar(trained / "ar"), TokenCache(trained / "tokens", "val")
     tokens = cache.read(np.arange(len(cache)))
-    log_p = ar.logits(tokens.prologue, tokens.visual, torch.from_numpy(cache.labels)).double().log_softmax(-1)
+    log_p = ar(tokens.prologue, tokens.visual, torch.from_numpy(cache.labels)).double().log_softmax(-1)
     targets = ar.vocabulary.sequence(tokens.prologue, tokens.visual)
     loss = -log_p.gather(2, targets[..., None]).squeeze(2).mean(0)
     entropy = -(log_p.exp() * log_p).sum(-1).mean(0)

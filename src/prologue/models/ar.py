@@ -80,7 +80,7 @@ class ARModel(nn.Module):
     def forward(
         self, prologue: Tensor | None, visual: Tensor, classes: Tensor, drop_visual: Tensor | None = None
     ) -> Tensor:
-        """Cross-entropy of every token of a sequence given those before it; as targets the ids have no gradient.
+        """Logits of every position over [visual, prologue, EOS].
 
         Args:
             prologue: ids (B, Np), one-hots (B, Np, Kp) through which gradients flow, or None without a prologue.
@@ -89,7 +89,16 @@ class ARModel(nn.Module):
             drop_visual: bool (B,); where true every visual input is replaced by EOS (visual dropout, Sec. 2.2).
 
         Returns:
-            (B, length) of prologue, EOS, visual in order, nats, fp32.
+            (B, length, vocabulary size), predicting prologue, EOS, visual in order.
+        """
+        return self.project(self.hidden(prologue, visual, classes, drop_visual))
+
+    def losses(
+        self, prologue: Tensor | None, visual: Tensor, classes: Tensor, drop_visual: Tensor | None = None
+    ) -> Tensor:
+        """Cross-entropy of every token given those before it: (B, length), nats, fp32. Args as of `forward`.
+
+        As targets the ids have no gradient. Logits are never all there, where there are many.
         """
         hidden = self.hidden(prologue, visual, classes, drop_visual)
         targets = self.vocabulary.sequence(None if prologue is None else ids_of(prologue), ids_of(visual))
@@ -111,13 +120,6 @@ class ARModel(nn.Module):
                 for part in zip(hidden.split(rows), targets.split(rows), strict=True)
             ]
         )
-
-    def logits(self, prologue: Tensor | None, visual: Tensor, classes: Tensor) -> Tensor:
-        """Logits of every position over [visual, prologue, EOS]: (B, length, vocabulary size), as `forward` predicts.
-
-        Args as of `forward`.
-        """
-        return self.project(self.hidden(prologue, visual, classes))
 
     def hidden(
         self, prologue: Tensor | None, visual: Tensor, classes: Tensor, drop_visual: Tensor | None = None
@@ -151,6 +153,20 @@ class ARModel(nn.Module):
     def output_weight(self) -> Tensor:
         """Weights of the output layer, which is the token embedding where tied: (V, dim)."""
         return self.token_embedding.weight if self.out is None else self.out.weight
+
+
+class TokenLosses(nn.Module):
+    """An AR model whose call gives its losses: what is trained, since launches wrap the call of a module alone."""
+
+    def __init__(self, ar: ARModel) -> None:
+        super().__init__()
+        self.ar = ar
+
+    def forward(
+        self, prologue: Tensor | None, visual: Tensor, classes: Tensor, drop_visual: Tensor | None = None
+    ) -> Tensor:
+        """As `ARModel.losses`."""
+        return self.ar.losses(prologue, visual, classes, drop_visual)
 
 
 def ids_of(tokens: Tensor) -> Tensor:

@@ -122,7 +122,7 @@ def _of_images(
         if ar is not None and joint is not None:
             drop = torch.zeros(images, dtype=torch.bool) if tokenizer.prologue_tokens else None
             labels = torch.zeros(images, dtype=torch.long)
-            parts.append(joint_ar_loss(ar, ar.vocabulary, output, joint.weight, labels, drop).total)
+            parts.append(joint_ar_loss(ar.losses, ar.vocabulary, output, joint.weight, labels, drop).total)
         return parts
 
     fixed, kept, recomputed = _kept_both_ways(forward, [tokenizer, ar] if ar is not None else [tokenizer])
@@ -156,7 +156,7 @@ def _of_ar(ar: ARModel, gpus: int) -> Memory:
     def forward(images: int) -> list[Tensor]:
         visual, labels = torch.zeros(images, vocabulary.visual_tokens).long(), torch.zeros(images).long()
         prologue = torch.zeros(images, vocabulary.prologue_tokens).long() if vocabulary.prologue_tokens else None
-        return [SequenceLoss.of(ar(prologue, visual, labels), vocabulary).per_token(vocabulary).total]
+        return [SequenceLoss.of(ar.losses(prologue, visual, labels), vocabulary).per_token(vocabulary).total]
 
     fixed, kept, recomputed = _kept_both_ways(forward, [ar])
     state, logits = fixed + _state([ar], gpus) + FP32 * parameter_count(ar), _logits(vocabulary)

@@ -49,7 +49,7 @@ def token_losses(
         tokens = cache.read(indices)
         visual, classes = tokens.visual.to(device), torch.from_numpy(cache.labels[indices]).to(device)
         prologue = tokens.prologue.to(device) if tokens.prologue is not None else None
-        logits = ar.logits(prologue, visual, classes).float()
+        logits = ar(prologue, visual, classes).float()
         parts.setdefault("loss", []).append(cross_entropy(logits, vocabulary.sequence(prologue, visual)).cpu())
         if entropies:
             log_p = logits.log_softmax(dim=-1)
@@ -58,6 +58,6 @@ def token_losses(
             partner = cache.read(others[indices]).prologue
             assert partner is not None
             partner = partner.to(device)
-            swapped = ar(partner, visual, classes)
+            swapped = ar.losses(partner, visual, classes)
             parts.setdefault("swapped", []).append(swapped[:, vocabulary.prefix :].sum(dim=1).cpu())
     return {name: torch.cat(values) for name, values in parts.items()}

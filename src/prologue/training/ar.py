@@ -16,7 +16,7 @@ from prologue.core.runtime import compiles_by_itself, seed_everything, start_acc
 from prologue.core.seeds import Stream
 from prologue.core.work import origin_of
 from prologue.data.order import spread
-from prologue.models.ar import ARConfig, ARModel, SequenceLoss
+from prologue.models.ar import ARConfig, ARModel, SequenceLoss, TokenLosses
 from prologue.models.dropout import key_rows
 from prologue.models.saved import parameter_count, save_model
 from prologue.models.tokenizer import Tokens
@@ -48,11 +48,8 @@ def train_ar(
     save = partial(save_model, output, task.model)
     picture = partial(draw, task.model) if draw else None
     metrics = run_training("ar", task, params.ar, params.seed, origin, accelerator, curves, save, picture)
-    return {
-        "parameters": {"ar": parameter_count(task.model)},
-        "precision": params.precision,
-        "compiled": task.compiled,
-    } | metrics
+    own = {"parameters": {"ar": parameter_count(task.model)}, "precision": params.precision}
+    return own | ({"compiled": True} if task.compiled else {}) | metrics
 
 
 class ARTask:
@@ -74,7 +71,7 @@ class ARTask:
         self.optimizer = build_adamw(self.model, BETAS, self.params.weight_decay, self.params.gate_lr_scale)
         self.state = TrainingState({"ar": self.model, "ema": self.ema.model}, {"ar": self.optimizer})
         self.compiled = compiles_by_itself(accelerator.device, self.schedule.steps)
-        self.ar = prepare(self.model, accelerator, self.compiled)
+        self.ar = prepare(TokenLosses(self.model), accelerator, self.compiled)
         self.spent: dict[str, float] = {}
 
     def batches(self, start: int) -> Iterator[tuple[Tokens, Tensor]]:

@@ -14,7 +14,7 @@ from prologue.core.seeds import Stream
 from prologue.data.images import ImageShards
 from prologue.data.loader import training_batches
 from prologue.data.transforms import random_crop
-from prologue.models.ar import ARConfig, ARModel
+from prologue.models.ar import ARConfig, ARModel, TokenLosses
 from prologue.models.tokenizer import Tokenizer, TokenizerOutput
 from prologue.training.checkpoint import TrainingState
 from prologue.training.draws import Draws
@@ -71,7 +71,7 @@ class ImageTask(ABC):
         self.joint_ar = ARModel(ARConfig(vocabulary=vocabulary, transformer=plan.transformer))
         self.joint_ar.to(self.accelerator.device)
         self.state.modules["joint_ar"] = self.joint_ar
-        self.ar = prepare(self.joint_ar, self.accelerator)
+        self.ar = prepare(TokenLosses(self.joint_ar), self.accelerator)
         self.wrapped.append(self.ar)
         self.optimize("joint_ar", self.joint_ar, JOINT_AR_BETAS, self.params.ar_weight_decay)
 

@@ -28,7 +28,8 @@ def joint_ar_loss(
     lambda_AR times it, as if each had been updated apart, since the AR model does not change between the two.
 
     Args:
-        ar: the AR model as wrapped for the launch, of a vocabulary.
+        ar: `TokenLosses` of the AR model, as wrapped for the launch.
+        vocabulary: the AR model's.
         output: of the tokenizer; only its one-hots carry gradient into it: the prologue's, or those of the visual
             tokens where the gradient is routed to them (Fig. 5).
         weight: lambda_AR.

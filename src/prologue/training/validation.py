@@ -50,4 +50,4 @@ def validate_tokenizer(
 def unconditional_loss(ar: ARModel, prologue: Tensor | None, visual: Tensor) -> Tensor:
     """AR loss per token of each image without its class: (B,), nats."""
     null = torch.full_like(visual[:, 0], ar.vocabulary.null_class)
-    return SequenceLoss.of(ar(prologue, visual, null), ar.vocabulary).total / ar.vocabulary.length
+    return SequenceLoss.of(ar.losses(prologue, visual, null), ar.vocabulary).total / ar.vocabulary.length
