@@ -28,7 +28,7 @@ from prologue.data.shards import write_shards
 from prologue.interop.published import load_ar, load_tokenizer
 from prologue.models.ar import ARConfig, ARModel
 from prologue.models.saved import save_model
-from prologue.models.tokenizer import Tokenizer, Tokens
+from prologue.models.tokenizer import Tokenizer
 from prologue.pipeline.describe import describe
 from prologue.pipeline.memory import estimate
 from prologue.sampling import Choice, Choices, Guidance, generate
@@ -245,19 +245,12 @@ def published() -> dict[str, Any]:
         ids = torch.cat([part for part in tokens if part is not None], dim=1)
         same &= torch.equal(ids.cpu(), expected["ema_token_ids"])
         compare("reconstruction", tokenizer.decode(tokens.visual), expected["ema_reconstruction"])
-        own, classes = split(expected["ar_input_ids"].to(device), ar), expected["ar_classes"].to(device)
-        compare("logits", ar(own.prologue, own.visual, classes), expected["ar_logits"])
+        prologue, visual = ar.vocabulary.split(expected["ar_input_ids"].to(device))
+        compare("logits", ar(prologue, visual, expected["ar_classes"].to(device)), expected["ar_logits"])
         guidance = Guidance(spec.get("prologue_scale", 1.0), spec["visual_scale"], spec["visual_power"])
         drawn = generate(ar, expected["sample_classes"].to(device), guidance, greedy)
         same &= torch.equal(ar.vocabulary.sequence(*drawn).cpu(), expected["greedy_cfg_ids"])
     return {"ids_equal": same} | far
-
-
-def split(ids: torch.Tensor, ar: ARModel) -> Tokens:
-    """Vocabulary ids (B, length) in each token's own codebook."""
-    vocabulary = ar.vocabulary
-    prologue = ids[:, : vocabulary.prologue_tokens] - vocabulary.visual_codebook
-    return Tokens(prologue if vocabulary.prologue_tokens else None, ids[:, vocabulary.prefix :])
 
 
 def sampled_ids(output: Path) -> dict[str, Any]:

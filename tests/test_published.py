@@ -153,9 +153,9 @@ def check_tokenizer(tokenizer: Tokenizer, expected: Expected, prefix: str) -> No
 
 
 def check_logits(ar: ARModel, expected: Expected) -> None:
-    tokens = split(ar, torch.from_numpy(expected["ar_input_ids"]))
+    prologue, visual = ar.vocabulary.split(torch.from_numpy(expected["ar_input_ids"]))
     with torch.no_grad():
-        logits = ar(tokens.prologue, tokens.visual, torch.from_numpy(expected["ar_classes"]))
+        logits = ar(prologue, visual, torch.from_numpy(expected["ar_classes"]))
     assert_close(logits, expected["ar_logits"])
 
 
@@ -212,13 +212,6 @@ def check_stage1(folder: Path, tokenizer: Tokenizer, ar: ARModel, images: Tensor
 def norm(gradients: dict[str, Tensor | None]) -> Tensor:
     """Norm of all gradients together, float64."""
     return torch.stack([grad.double().square().sum() for grad in gradients.values() if grad is not None]).sum().sqrt()
-
-
-def split(ar: ARModel, ids: Tensor) -> Tokens:
-    """Tokens in their own codebooks of sequences in the AR vocabulary (B, length)."""
-    vocabulary = ar.vocabulary
-    prologue = ids[:, : vocabulary.prologue_tokens] - vocabulary.visual_codebook
-    return Tokens(prologue if vocabulary.prologue_tokens else None, ids[:, vocabulary.prefix :])
 
 
 def assert_close(actual: Tensor | None, expected: NDArray[Any] | Tensor, tolerance: float = 1e-4) -> None:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from prologue.core.params import Pixels
 from prologue.models.config import VQModelSize
-from prologue.models.quantizers import SIMILARITIES, QuantizedVisual
+from prologue.models.quantizers import QuantizedVisual, in_parts
 
 
 class ConvEncoder(nn.Module):
@@ -68,11 +68,8 @@ class NearestQuantizer(nn.Module):
         with torch.autocast(features.device.type, enabled=False):  # bf16 would flip close calls between codes
             z, codes = self._normed(self.projection(features.float())), self._normed(self.codebook.weight)
             squares = codes.square().sum(dim=1)
-            nearest = [
-                torch.addmm(squares, part, codes.T, alpha=-2).argmin(dim=1)  # distances less |z|^2
-                for part in z.flatten(0, 1).split(max(1, SIMILARITIES // self.codes))
-            ]
-        return torch.cat(nearest).view(features.shape[:2])
+            # distances less |z|^2
+            return in_parts(z, self.codes, lambda part: torch.addmm(squares, part, codes.T, alpha=-2).argmin(dim=1))
 
     def forward(self, features: Tensor, routed_tau: float | None = None) -> QuantizedVisual:
         """features (B, Nv, feature_dim) -> quantized, without gradients: the tokenizer is frozen."""

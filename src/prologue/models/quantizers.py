@@ -1,6 +1,7 @@
 """The two quantizers: nearest code for visual tokens, Prob-STE for prologue tokens."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -45,9 +46,17 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def nearest(self, projected: Tensor) -> Tensor:
-        """Ids of the most similar codes: (..., code_dim) -> (...), int64; never all similarities at once."""
-        parts = projected.flatten(0, -2).split(max(1, SIMILARITIES // self.codes))
-        return torch.cat([self.similarity(part).argmax(dim=-1) for part in parts]).view(projected.shape[:-1])
+        """Ids of the most similar codes: (..., code_dim) -> (...), int64."""
+        return in_parts(projected, self.codes, lambda part: self.similarity(part).argmax(dim=-1))
+
+
+def in_parts(vectors: Tensor, codes: int, nearest: Callable[[Tensor], Tensor]) -> Tensor:
+    """Ids that `nearest` finds among `codes`: (..., code_dim) -> (...), a part of the vectors after the other.
+
+    So that what compares them with all codes is never larger than `SIMILARITIES` numbers.
+    """
+    parts = vectors.flatten(0, -2).split(max(1, SIMILARITIES // codes))
+    return torch.cat([nearest(part) for part in parts]).view(vectors.shape[:-1])
 
 
 def prob_ste(similarity: Tensor, tau: float) -> Tensor:

@@ -65,3 +65,8 @@ class Vocabulary(Section):
             return visual
         eos = torch.full_like(visual[:, :1], self.eos)
         return torch.cat((prologue + self.visual_codebook, eos, visual), dim=1)
+
+    def split(self, ids: Tensor) -> tuple[Tensor | None, Tensor]:
+        """The reverse of `sequence`: vocabulary ids (B, length) -> prologue (B, Np) or None, and visual (B, Nv)."""
+        prologue = ids[:, : self.prologue_tokens] - self.visual_codebook if self.prologue_tokens else None
+        return prologue, ids[:, self.prefix :]

@@ -80,9 +80,7 @@ class TokenSampler:
             )
             for start in range(0, len(classes), self.block)
         ]
-        ids = torch.cat(blocks)  # (B, length), in the vocabulary
-        own = ids[:, : self.vocabulary.prologue_tokens] - self.vocabulary.visual_codebook
-        return Tokens(own if self.vocabulary.prologue_tokens else None, ids[:, self.vocabulary.prefix :])
+        return Tokens(*self.vocabulary.split(torch.cat(blocks)))
 
     def _sample_block(self, classes: Tensor, seeds: Sequence[Seed], prologue: Tensor | None) -> Tensor:
         """Vocabulary ids (b, length) of up to a block of images; the rows to spare repeat the first image."""
