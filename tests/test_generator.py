@@ -91,6 +91,17 @@ def test_a_held_prologue_is_shared_by_a_class_and_one_of_a_photo_by_all(run: Run
     assert set(drawn["classes"]) == {"dusk"}
 
 
+def test_the_photos_of_a_folder_give_a_prologue_each(run: Run, project: Path) -> None:
+    Path("photos").mkdir()
+    for number in range(3):
+        Image.effect_noise((50, 40), 60 + 30 * number).convert("RGB").save(f"photos/{number}.png")
+    encoded = json.loads(run("encode", "photos", "--model", project, "--json")[1])["images"]
+    own = [image["prologue"] for image in encoded]
+    assert own[0] != own[1]
+    drawn = json.loads(run("sample", project, "--prologue-from", "photos", "--images", 7, "--json")[1])
+    assert drawn["prologue"] == [*own, *own, own[0]]
+
+
 def test_kinds_of_output(run: Run, project: Path) -> None:
     for name in ("grid.png", "grid.webp", "set.npz", "folder"):
         status, printed = run("sample", project, "--images", 4, "--output", name)

@@ -29,7 +29,9 @@ def add_to(commands: Commands) -> None:
     add_model(parser)
     parser.add_argument("--classes", help="names, divided by commas (default: all classes, in turn)")
     parser.add_argument(
-        "--images", type=positive, help=f"how many (default: {IMAGES}, or {HELD_OF_CLASS} of each class that is held)"
+        "--images",
+        type=positive,
+        help=f"how many (default: {IMAGES} or as many as photos; {HELD_OF_CLASS} of each class that is held)",
     )
     parser.add_argument("--seed", type=int, default=0, help="image i has seed (SEED, i), as in the stage samples")
     for segment, flag in (("visual", ""), ("prologue", "prologue-")):
@@ -41,7 +43,9 @@ def add_to(commands: Commands) -> None:
     )
     add_key(parser)
     held = parser.add_mutually_exclusive_group()
-    held.add_argument("--prologue-from", type=Path, metavar="PHOTO", help="hold the prologue of an image file")
+    held.add_argument(
+        "--prologue-from", type=Path, metavar="PHOTO", help="hold the prologue of a photo, or those of a folder in turn"
+    )
     held.add_argument("--hold-prologue", action="store_true", help="draw one prologue for each class and hold it")
     parser.add_argument(
         "--output", type=Path, default=Path("samples.png"), help=".png, .webp, .npz or a folder (default: %(default)s)"
@@ -53,7 +57,7 @@ def add_to(commands: Commands) -> None:
 def run(given: argparse.Namespace) -> None:
     """Write the images and say where. Raises PrologueError for an unknown class and whatever cannot be drawn."""
     from prologue.figures.samples import turns_grid  # these need torch, which takes seconds to load
-    from prologue.generator.files import check_output, read_photos, write_images
+    from prologue.generator.files import check_output, photo_paths, read_photos, write_images
     from prologue.generator.folders import load_generator
 
     check_output(given.output)
@@ -61,22 +65,23 @@ def run(given: argparse.Namespace) -> None:
     chosen = generator.labels_of(given.classes.split(",")) if given.classes else list(range(len(generator.classes)))
     if given.hold_prologue and not given.classes:
         chosen = chosen[:HELD_CLASSES]
-    count = given.images or (HELD_OF_CLASS * len(chosen) if given.hold_prologue else IMAGES)
+    photos = photo_paths([given.prologue_from]) if given.prologue_from else []
+    count = given.images or (HELD_OF_CLASS * len(chosen) if given.hold_prologue else max(IMAGES, len(photos)))
     labels = [chosen[image % len(chosen)] for image in range(count)]
     settings, prologue = _settings(generator, given), None
     if given.hold_prologue:
         held = generator.held(settings, chosen, given.seed)
         prologue = held[[image % len(chosen) for image in range(count)]]
-    elif given.prologue_from:
-        photo = read_photos([given.prologue_from], generator.tokenizer.config.image_size)
-        prologue = generator.prologue_of(photo).expand(count, -1)
+    elif photos:
+        prologues = generator.prologue_of(read_photos(photos, generator.tokenizer.config.image_size))
+        prologue = prologues[[image % len(photos) for image in range(count)]]
     tokens = generator.sample(settings, labels, [(given.seed, image) for image in range(count)], prologue)
     images, names = generator.pixels(tokens), [generator.classes[label] for label in labels]
     files = [f"{image:06d}_{name.replace('/', '-')}" for image, name in enumerate(names)]
     marked = {"watermark": {"strength": generator.watermark_strength}}
     drawn = generator.recipe(seed=given.seed, settings=settings.model_dump() | marked, classes=names)
-    if given.prologue_from or given.hold_prologue:
-        drawn["prologue"] = "of a photo" if given.prologue_from else "held by class"
+    if photos or given.hold_prologue:
+        drawn["prologue"] = f"of {counted(len(photos), 'photo')}" if photos else "held by class"
     write_images(given.output, images, labels, files, turns_grid(images, names, len(chosen)), drawn)
     if given.json:
         ids = {name: part.tolist() for name, part in tokens._asdict().items() if part is not None}
