@@ -6,7 +6,6 @@ from pathlib import Path
 
 from prologue.cli.commands import Commands, add_command, add_key, counted
 
-LEVEL = 0.01  # of the p-value in the last line
 EXAMPLES = """\
   prologue detect photo.jpg --key watermark.key              how likely chance alone makes it look marked
   prologue detect images/ --key watermark.key --json         every image of a folder
@@ -29,7 +28,7 @@ def run(given: argparse.Namespace) -> None:
 
     from prologue.generator.files import photo_paths, read_photos
     from prologue.generator.folders import load_generator
-    from prologue.sampling.watermark import Watermark, read_key
+    from prologue.sampling.watermark import LEVEL, Watermark, read_key
 
     key, generator = read_key(given.key), load_generator(given.model)
     size, paths = generator.tokenizer.config.image_size, photo_paths(given.images)

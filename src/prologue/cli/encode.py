@@ -54,7 +54,7 @@ def run(given: argparse.Namespace) -> None:
     bits = bits_per_pixel(generator.ar.vocabulary, size)
     psnr = image_psnr(torch.from_numpy(copies).permute(0, 3, 1, 2), images)
     if given.json:
-        parts = {name: part.tolist() for name, part in tokens._asdict().items() if part is not None}
+        parts = {name: part.tolist() for name, part in tokens.named().items()}
         files = [
             {"file": str(path), "psnr": psnr[row].item(), **{name: ids[row] for name, ids in parts.items()}}
             for row, path in enumerate(paths)

@@ -84,7 +84,7 @@ def run(given: argparse.Namespace) -> None:
         drawn["prologue"] = f"of {counted(len(photos), 'photo')}" if photos else "held by class"
     write_images(given.output, images, labels, files, turns_grid(images, names, len(chosen)), drawn)
     if given.json:
-        ids = {name: part.tolist() for name, part in tokens._asdict().items() if part is not None}
+        ids = {name: part.tolist() for name, part in tokens.named().items()}
         print(json.dumps({**drawn, "output": str(given.output), **ids}))
     else:
         print(f"{counted(count, 'image')} of {generator.name}: {given.output}")

@@ -2,6 +2,7 @@
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -89,7 +90,7 @@ def write_images(
 
 def write_ids(output: Path, tokens: Tokens, names: list[str], recipe: Recipe) -> None:
     """Write ids as an npz: visual uint16 (N, Nv), prologue uint16 (N, Np) where there is one, names (N,), recipe."""
-    parts = {name: part.cpu().numpy().astype(np.uint16) for name, part in tokens._asdict().items() if part is not None}
+    parts: dict[str, Any] = {name: part.cpu().numpy().astype(np.uint16) for name, part in tokens.named().items()}
     with replacing(output) as temporary, temporary.open("wb") as file:
         np.savez(file, names=np.array(names), recipe=recipe_array(recipe), **parts)
 

@@ -23,6 +23,11 @@ class Tokens(NamedTuple):
     prologue: Tensor | None
     visual: Tensor
 
+    def named(self) -> dict[str, Tensor]:
+        """The segments that there are, by name."""
+        own = {} if self.prologue is None else {"prologue": self.prologue}
+        return own | {"visual": self.visual}
+
 
 class EncoderFeatures(NamedTuple):
     """Encoder outputs before the quantizers: visual (B, Nv, dim), prologue (B, Np, dim) or None."""

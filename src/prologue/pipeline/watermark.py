@@ -28,9 +28,8 @@ from prologue.measures.registry import metric_name
 from prologue.sampling.generation import Seed
 from prologue.sampling.images import Pixels
 from prologue.sampling.samples import balanced_labels
-from prologue.sampling.watermark import Watermark
+from prologue.sampling.watermark import LEVEL, Watermark
 
-LEVEL = 0.01  # p-values up to here count as found
 LEVELS = (0.001, 0.01, 0.05, 0.1, 0.5)
 KEYS = 20  # that the unmarked images are read with
 BATCH = 256

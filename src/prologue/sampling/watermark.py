@@ -25,6 +25,7 @@ CODES_PER_CLUSTER = 16  # in the mean; larger clusters survive more damage and c
 COINS = 2**20  # secret bits, green or red; place, neighbours and cluster choose one
 KEY_VARIABLE = "PROLOGUE_WATERMARK_KEY"
 LEAST_KEY = 16  # bytes
+LEVEL = 0.01  # p-values up to here count as found
 
 
 class Reading(NamedTuple):

@@ -12,7 +12,7 @@ from prologue.models.ar import ARModel, cross_entropy
 from prologue.tokens.cache import TokenCache
 
 MAX_BATCH = 64
-MAX_LOGITS = 2**25  # of a batch; ImageNet's vocabulary over all positions of many images would take gigabytes
+BATCH_LOGITS = 2**25  # at most; ImageNet's vocabulary over all positions of many images would take gigabytes
 
 
 def evaluate_likelihood(
@@ -43,7 +43,7 @@ def token_losses(
     """
     device, vocabulary = ar.token_embedding.weight.device, ar.vocabulary
     others = same_class_partners(cache.labels)
-    batch = max(1, min(MAX_BATCH, MAX_LOGITS // (vocabulary.length * vocabulary.size)))
+    batch = max(1, min(MAX_BATCH, BATCH_LOGITS // (vocabulary.length * vocabulary.size)))
     parts: dict[str, list[Tensor]] = {}
     for indices in np.split(images, range(batch, len(images), batch)):
         tokens = cache.read(indices)

@@ -145,14 +145,21 @@ def train(
             clock.add("checkpoints")
             if stop and done < steps:
                 raise Stopped(f"stopped at step {done} of {steps}, which is saved; run the same command to go on")
-    metrics: dict[str, Any] = {"steps": steps}
-    if steps > start:
-        metrics["images_per_second"] = round((steps - start) * params.batch / clock.spent["steps"], 1)
-        metrics["spent_seconds"] = {part: round(seconds, 1) for part, seconds in (clock.spent | task.spent).items()}
-    metrics["state_mb"] = task.state.megabytes()
-    if checkpoints.adopted:
-        metrics["resumed_from"] = checkpoints.adopted
-    return metrics | {"val": validation or task.validate()}  # it validates here if resumed after the last step
+    return {
+        "steps": steps,
+        **(_speed((steps - start) * params.batch, clock.spent, task.spent) if steps > start else {}),
+        "state_mb": task.state.megabytes(),
+        **({"resumed_from": checkpoints.adopted} if checkpoints.adopted else {}),
+        "val": validation or task.validate(),  # it validates here if resumed after the last step
+    }
+
+
+def _speed(images: int, spent: dict[str, float], of_parts: dict[str, float]) -> dict[str, Any]:
+    """Images per second of steps, and seconds of all that the loop and its task spent time on."""
+    return {
+        "images_per_second": round(images / spent["steps"], 1),
+        "spent_seconds": {part: round(seconds, 1) for part, seconds in (spent | of_parts).items()},
+    }
 
 
 def _reads_at_once(task: Task[Batch], device: torch.device) -> bool:

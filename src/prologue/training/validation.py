@@ -33,7 +33,7 @@ def validate_tokenizer(
         batch = views[:, 0].to(accelerator.device)
         tokens = tokenizer.encode(batch)
         copies = to_uint8(tokenizer.decode(tokens.visual))
-        rows = {name: ids for name, ids in tokens._asdict().items() if ids is not None}
+        rows = tokens.named()
         rows["psnr"] = image_psnr(copies, batch)
         rows["l1"] = (copies.float() - batch.float()).abs().flatten(1).mean(1) / 127.5
         if joint_ar is not None:
