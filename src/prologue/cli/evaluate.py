@@ -20,7 +20,11 @@ def add_to(commands: Commands) -> None:
     parser = add_command(commands, "evaluate", "measure any npz or folder of images against real ones", EXAMPLES)
     parser.add_argument("samples", type=Path, help="npz with arr_0 (uint8 N, H, W, 3), or a folder of images")
     parser.add_argument("--reference", type=Path, help="the same, or ADM's statistics (default: data/reference)")
-    parser.add_argument("--extractor", choices=("lite2", "inception"), help="default: Inception where its weights are")
+    parser.add_argument(
+        "--extractor",
+        choices=("lite2", "inception"),
+        help="default: that of a reference of this project, else Inception where its weights are, else lite2",
+    )
     parser.add_argument(
         "--size", type=positive, help="px to which images of folders are cropped (default: as they are)"
     )
