@@ -137,6 +137,10 @@ def test_encoding_and_decoding_are_the_tokenizers(run: Run, project: Path) -> No
         copies = to_uint8(tokenizer.decode(torch.from_numpy(ids["visual"].astype(np.int64))))
     assert (np.array(Image.open("copies/000002_2.png")) == copies[2].permute(1, 2, 0).numpy()).all()
     assert Image.open("ids.png").height > 0
+    photo = Path("photos/0.png").read_bytes()
+    status, printed = run("encode", "photos/0.png", "--model", project, "--output", "photos/0.npz")
+    assert (status, Path("photos/0.png").read_bytes()) == (1, photo)
+    assert "photos/0.png is one of the images, and would be overwritten" in printed
 
 
 @pytest.mark.parametrize(
@@ -152,7 +156,9 @@ def test_encoding_and_decoding_are_the_tokenizers(run: Run, project: Path) -> No
         ("encode PROJECT/a.png --output ids.png", "ids.png: ids are written as .npz"),
         ("sample PROJECT/models/attached", "describes no exported model, which has an AR model"),
         ("decode PROJECT/params.yaml --model PROJECT", "params.yaml holds no ids, which `prologue encode` writes"),
-        ("export PROJECT --model PROJECT", "holds something else; give a new folder"),
+        ("export PROJECT --model PROJECT", "holds something else, data/"),
+        ("sample PROJECT --output PROJECT", "; give a new folder"),
+        ("try PROJECT --output PROJECT", "; give a new folder"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(run: Run, project: Path, words: str, said: str) -> None:

@@ -257,6 +257,13 @@ def test_a_killed_run_goes_on_and_two_processes_draw_the_same(
     drawn = record_calls(monkeypatch, image_sampling, "decode")
     write(params, trained, shards, "again")
     assert len(drawn) == 3 + 3 - 2  # blocks of 64 in each of two runs
+    with monkeypatch.context() as patch:
+        record_calls(patch, image_sampling, "decode", dies_after=2)
+        with pytest.raises(KeyboardInterrupt):
+            write(params, trained, shards, "elsewhere")
+    with monkeypatch.context() as patch:
+        patch.setattr(generation, "block_size", lambda ar: 48)  # as on a GPU with less memory
+        write(params, trained, shards, "elsewhere")
     code = (
         "from pathlib import Path\nfrom tiny import tiny_params\nfrom prologue.pipeline.samples import make_samples\n"
         "make_samples(tiny_params(sampling__images=150), *map(Path, sys.argv[1:]), Path('two'), Path('two_figures'))\n"
@@ -265,7 +272,7 @@ def test_a_killed_run_goes_on_and_two_processes_draw_the_same(
     run_on_two(preloaded, tmp_path, code, *models, shards, NOTHING_ADOPTED)
     for run in ("cfg", "no_cfg"):
         expected = np.load(f"whole/{run}.npz")["arr_0"]
-        for other in ("again", "two"):
+        for other in ("again", "elsewhere", "two"):
             assert np.array_equal(np.load(f"{other}/{run}.npz")["arr_0"], expected), (run, other)
 
 

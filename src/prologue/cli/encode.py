@@ -42,12 +42,14 @@ def run(given: argparse.Namespace) -> None:
         raise PrologueError(f"{given.output}: ids are written as .npz; the picture lies beside them as .png")
     generator = load_generator(given.model)
     size, paths = generator.tokenizer.config.image_size, photo_paths(given.images)
+    picture = given.output.with_suffix(".png")
+    if picture.resolve() in {path.resolve() for path in paths}:
+        raise PrologueError(f"{picture} is one of the images, and would be overwritten; give another --output")
     images = read_photos(paths, size)
     tokens = generator.encode(images)
     copies = generator.pixels(tokens)
     recipe = generator.recipe(encoded=[path.name for path in paths])
     write_ids(given.output, tokens, [path.name for path in paths], recipe)
-    picture = given.output.with_suffix(".png")
     with replacing(picture) as temporary:
         pairs = pair_grid(images.permute(0, 2, 3, 1).numpy(), copies, PAIRS_PER_ROW)
         save_picture(pairs, temporary, "png", recipe, "compositeWithTrainedAlgorithmicMedia")

@@ -13,7 +13,7 @@ EXAMPLES = """\
 def add_to(commands: Commands) -> None:
     """Add the command."""
     parser = add_command(commands, "export", "write a model as one folder that the other commands read", EXAMPLES)
-    parser.add_argument("output", type=Path, help="the folder; one that is there is replaced")
+    parser.add_argument("output", type=Path, help="the folder; an earlier export there is replaced")
     parser.add_argument("--model", help="as MODEL of `prologue sample`")
     parser.add_argument("--name", help="what its users see (default: the model's)")
     parser.add_argument(

@@ -3,12 +3,14 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+
+from prologue.core.errors import PrologueError
 
 LFS_POINTER = b"version https://git-lfs"
 IS_LFS_POINTER = "it is a pointer of Git LFS: run `git lfs pull`"
@@ -31,6 +33,16 @@ def replacing(path: Path) -> Iterator[Path]:
     if path.is_dir():
         shutil.rmtree(path)
     temporary.replace(path)
+
+
+def check_replaceable(folder: Path, own: Collection[str] = ()) -> None:
+    """Raise PrologueError where a folder that is to be replaced holds files other than `own`, by relative path."""
+    if folder.is_file():
+        raise PrologueError(f"{folder} is a file; give a folder")
+    found = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if not path.is_dir()]
+    if others := [name for name in found if name not in own]:
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        raise PrologueError(f"{folder} holds something else, {others[0]}{more}; give a new folder")
 
 
 def remove(path: Path) -> None:

@@ -137,7 +137,7 @@ class _Tries:
             open_work(folder, origin)
         accelerator.wait_for_everyone()
         seed = (self.params.seed, TUNING)
-        images = sample_images(sampler, self.tokenizer, self.labels, seed, folder / "images.npy", accelerator)
+        images, _ = sample_images(sampler, self.tokenizer, self.labels, seed, folder / "images.npy", accelerator)
         features = extract(self.extractor, ArrayImages(images), self.params.evaluation.batch, accelerator)
         if accelerator.is_main_process:
             with replacing(path) as temporary:

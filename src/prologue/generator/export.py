@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from prologue.core.errors import PrologueError
-from prologue.core.files import read_json, replacing, sha256, write_json
+from prologue.core.files import check_replaceable, read_json, replacing, sha256, write_json
 from prologue.generator.card import METRICS, data_licence, has_record, model_card
 from prologue.generator.folders import CONFIG, GeneratorConfig
 from prologue.generator.generator import Generator
@@ -27,8 +27,8 @@ def export(generator: Generator, output: Path, dtype: torch.dtype, name: str | N
 
     Raises PrologueError where something else lies there.
     """
-    if output.exists() and not (output / CONFIG).is_file() and (output.is_file() or any(output.iterdir())):
-        raise PrologueError(f"{output} holds something else; give a new folder")
+    manifest = output / MANIFEST
+    check_replaceable(output, {MANIFEST, *read_json(manifest)} if manifest.is_file() else ())
     config = GeneratorConfig(
         format="prologue", name=name or generator.name, classes=list(generator.classes), cfg=generator.cfg
     )

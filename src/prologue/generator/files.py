@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from prologue.core.errors import PrologueError
-from prologue.core.files import replacing
+from prologue.core.files import check_replaceable, replacing
 from prologue.core.recipe import Recipe, recipe_array, save_picture
 from prologue.data.images import open_image, to_rgb
 from prologue.data.sources.base import Unusable
@@ -60,11 +60,13 @@ def _read(path: Path, size: int) -> Tensor:
 
 
 def check_output(output: Path) -> None:
-    """Raise PrologueError for a kind of file that `write_images` does not write."""
+    """Raise PrologueError for a kind of file that `write_images` does not write, and for a folder that holds files."""
     if output.suffix not in ("", ".npz", *PICTURES):
         raise PrologueError(
             f"{output}: give a picture ({' or '.join(PICTURES)}), an .npz, or a name without an ending for a folder"
         )
+    if not output.suffix or output.is_dir():
+        check_replaceable(output)
 
 
 def write_images(

@@ -8,7 +8,7 @@ import torch
 from jinja2 import Environment, PackageLoader
 from PIL import Image
 
-from prologue.core.files import replacing
+from prologue.core.files import check_replaceable, replacing
 from prologue.core.recipe import Origin, save_picture
 from prologue.figures.grids import pair_grid
 from prologue.figures.samples import table_grid
@@ -16,27 +16,29 @@ from prologue.generator.files import read_photo
 from prologue.generator.generator import Generator
 
 ROWS, COLUMNS = 10, 8
-DRAWN = ("samples", "held_prologues")  # the others show real images too
+PAGE = "index.html"
+DRAWN, SHOWN = ("samples", "held_prologues"), "reconstructions"  # pictures; the last has real images too
 EXAMPLES = files("prologue.generator") / "examples"  # ten images of Fashion-MNIST, which the small model has not seen
 
 
 def write_first_look(generator: Generator, output: Path) -> Path:
     """Write the folder `output`: index.html with samples, held prologues (where there are any), reconstructions.
 
-    Returns the path of the page.
+    Returns the path of the page. Raises PrologueError where the folder holds something else.
     """
+    check_replaceable(output, {PAGE, *(f"{name}.png" for name in (*DRAWN, SHOWN))})
     pictures = {"samples": _samples(generator, held=False)}
     if generator.ar.vocabulary.prologue_tokens:
         pictures["held_prologues"] = _samples(generator, held=True)
-    pictures["reconstructions"] = _reconstructions(generator)
+    pictures[SHOWN] = _reconstructions(generator)
     template = Environment(loader=PackageLoader("prologue.report"), autoescape=True).get_template("first_look.html")
     with replacing(output) as folder:
         folder.mkdir()
         for name, picture in pictures.items():
             origin: Origin = "trainedAlgorithmicMedia" if name in DRAWN else "compositeWithTrainedAlgorithmicMedia"
             save_picture(picture, folder / f"{name}.png", "png", generator.recipe(seed=0, picture=name), origin)
-        (folder / "index.html").write_text(template.render(name=generator.name, pictures=list(pictures)))
-    return output / "index.html"
+        (folder / PAGE).write_text(template.render(name=generator.name, pictures=list(pictures)))
+    return output / PAGE
 
 
 def _samples(generator: Generator, held: bool) -> Image.Image:

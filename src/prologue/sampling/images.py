@@ -1,6 +1,8 @@
 """Images drawn from an AR model and the tokenizer that decodes its ids, block by block into one file."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,28 +64,37 @@ def sample_images(
     seed: Seed,
     path: Path,
     accelerator: Accelerator,
-) -> NDArray[np.uint8]:
-    """Draw one image per label (N,), image i of the seed (*seed, i), into the file `path`; returns its memory map.
+) -> tuple[NDArray[np.uint8], int]:
+    """Draw one image per label (N,), image i of the seed (*seed, i), into the file `path`.
 
-    Processes take turns with the blocks. Blocks that a killed run had drawn are found again.
+    Processes take turns with the blocks. Images that a killed run had drawn are found again, whatever its blocks were.
+    Returns the file's memory map, and how many images this run had to draw.
     """
     size, block = tokenizer.config.image_size, sampler.block
-    blocks = -(-len(labels) // block)
     done_path = path.with_suffix(".done.npy")
     if accelerator.is_main_process and not done_path.is_file():
         np.lib.format.open_memmap(path, "w+", np.uint8, (len(labels), size, size, 3)).flush()
-        np.save(done_path, np.zeros(blocks, np.bool_))
+        np.save(done_path, np.zeros(len(labels), np.bool_))
     accelerator.wait_for_everyone()
-    images, done = np.load(path, mmap_mode="r+"), np.load(done_path, mmap_mode="r+")
-    mine = own_tasks(range(blocks), accelerator.process_index, accelerator.num_processes)
-    own = [place for place in mine if not done[place]]
-    for place in progress(own, path.stem, "block"):
-        indices = np.arange(place * block, min((place + 1) * block, len(labels)))
-        classes = torch.from_numpy(labels[indices]).to(accelerator.device)
-        seeds: list[Seed] = [(*seed, int(index)) for index in indices]
-        images[indices] = decode(tokenizer, sampler.sample(classes, seeds).visual)
-        images.flush()
-        done[place] = True
-        done.flush()
+    done = np.load(done_path)
+    accelerator.wait_for_everyone()  # all have read the same
+    starts = [start for start in range(0, len(labels), block) if not done[start : start + block].all()]
+    own = own_tasks(starts, accelerator.process_index, accelerator.num_processes)
+    for start in progress(own, path.stem, "block"):
+        indices = range(start, min(start + block, len(labels)))
+        classes = torch.from_numpy(labels[start : indices.stop]).to(accelerator.device)
+        seeds: list[Seed] = [(*seed, index) for index in indices]
+        _write_rows(path, start, decode(tokenizer, sampler.sample(classes, seeds).visual))
+        _write_rows(done_path, start, np.ones(len(indices), np.bool_))
     accelerator.wait_for_everyone()
-    return images
+    return np.load(path, mmap_mode="r"), sum(min(block, len(labels) - start) for start in starts)
+
+
+def _write_rows(path: Path, start: int, rows: NDArray[Any]) -> None:
+    """Write rows to their place in an npy file, and nothing beside them: other nodes write the rows around them."""
+    offset = np.load(path, mmap_mode="r").offset + start * rows[0].nbytes
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(rows.tobytes())
+        file.flush()
+        os.fsync(file.fileno())

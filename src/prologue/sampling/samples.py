@@ -32,7 +32,7 @@ def write_samples(
     """Write OUTPUT/RUN.npz for the sampler of each run: arr_0, uint8 (N, H, W, 3), and arr_1, the labels int64 (N,).
 
     `inputs` are the files of the models. Each file carries `recipe` and the run. Every process samples a part of the
-    images; a run that was killed goes on where it was. Returns the images per second of each run.
+    images; a run that was killed goes on where it was. Returns the images per second of each run that had any to draw.
     """
     marks = {run: sampler.watermark.fingerprint for run, sampler in samplers.items() if sampler.watermark}
     settings = params.sampling.model_dump(exclude={"rows", "files"}) | {"seed": params.seed, "marks": marks}
@@ -40,8 +40,9 @@ def write_samples(
     with building(output, origin_of(settings, inputs, __file__), accelerator.wait_for_everyone) as folder:
         for run, sampler in samplers.items():
             began, path = time.perf_counter(), folder / f"{run}.npy"
-            images = sample_images(sampler, tokenizer, labels, (params.seed,), path, accelerator)
-            speed[run] = round(len(labels) / (time.perf_counter() - began), 1)
+            images, drawn = sample_images(sampler, tokenizer, labels, (params.seed,), path, accelerator)
+            if drawn:
+                speed[run] = round(drawn / (time.perf_counter() - began), 1)
             if accelerator.is_main_process:
                 made = recipe | {"run": run}
                 np.savez(folder / f"{run}.npz", arr_0=images, arr_1=labels, recipe=recipe_array(made))
