@@ -92,6 +92,7 @@ for stage in pathlib.Path("{ROOT / "reports" / "metrics"}").glob("*.json"):
     if stage.stem == "evaluate_generation":
         values["cfg"]["gfd_lite2"] = 323.5 + 30 * (3 - guidance)
         values["cfg"]["samples_sha256"] = str(guidance)
+        values["floor"]["gfd_lite2"] = 40 + 6.5 * (3 - guidance)
     json.dump(values, open(f"reports/metrics/{{stage.name}}", "w"))
 """
 PIPELINE = """

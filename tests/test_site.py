@@ -170,6 +170,21 @@ def test_findings_name_the_best_row_and_the_papers_order(tmp_path: Path) -> None
     assert study.state == "3 of 5 runs done, 1 failed, 1 not run"
 
 
+def test_rows_of_different_seeds_are_not_ranked(tmp_path: Path) -> None:
+    rows = [
+        {"label": "2D", "runs": [{"seed": 0, "status": "done"}, {"seed": 1, "status": "done"}]},
+        {"label": "Prologue", "runs": [{"seed": 0, "status": "done"}, {"seed": 1, "status": "not run"}]},
+    ]
+    rows[0] |= {"metrics": {"gfd": 341.8}, "spread": {"gfd": 9.1}}
+    rows[1] |= {"metrics": {"gfd": 323.5}, "against_baseline": {"gfd": {"seeds": [0], "difference": -18.3}}}
+    write_study(tmp_path / "table1", rows=rows, seeds=[0, 1], baseline="2D")
+    page = write_study_page(tmp_path / "table1").read_text()
+    assert findings(read_study(tmp_path / "table1" / "study.json")) == []
+    assert "(best)" not in page
+    assert "of the rows of one seed small differences can be chance" in page
+    assert "of one seed, so nothing tells it from chance" in page
+
+
 def test_a_study_without_numbers_or_pictures_says_so(tmp_path: Path) -> None:
     write_study(
         tmp_path / "table1", rows=[{"label": row["label"], "runs": [{"status": "not run"}]} for row in STUDY["rows"]]
@@ -203,6 +218,7 @@ def test_a_comparison_shows_what_differs(site: Path) -> None:
     assert re.search(r"Of \d+ metrics that both measured, main is better on 0, sharp on 1, \d+ are equal\.", text)
     assert "sampling.cfg.visual.guidance 2.0 3" in text
     assert "353.5 323.5 (better) -30" in text
+    assert re.search(r"46\.5 40 -6\.5", text)  # the floor, of which neither value is better
     assert "evaluate_generation: cfg.samples_sha256 2.0 3" in text
     assert "The protocols differ" not in text
     assert page.count('alt="Sample 3, dress: main at the left, sharp at the right"') == 2

@@ -19,7 +19,9 @@ from tiny import ROOT, TINY, write_image_folder
 from prologue.core.errors import PrologueError
 from prologue.figures.studies import Point, draw_chart
 from prologue.measures.seeds import contrast
+from prologue.studies import experiments
 from prologue.studies.definition import SCALES, STUDIES, load_study, rows_at
+from prologue.studies.experiments import failure
 from prologue.studies.table import Column, Row, Run, Study
 from prologue.studies.text import as_frame, as_markdown
 
@@ -36,6 +38,15 @@ SMALL = {
     ],
     "figures": [{"kind": "bars", "y": ["psnr"], "title": "PSNR", "caption": "Higher is better."}],
 }
+
+
+def test_a_row_that_failed_before_its_first_stage_tells_what_dvc_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*words: str) -> str:
+        raise PrologueError("dvc queue logs row: ERROR: No output logs found for experiment 'row'")
+
+    monkeypatch.setattr(experiments, "_dvc", fail)
+    row = rows_at(load_study("table1"), "table1", "smoke")[0]
+    assert failure(row).endswith("No output logs found for experiment 'row'")
 
 
 @pytest.fixture(autouse=True)

@@ -87,12 +87,13 @@ def test_tries_are_of_other_images_than_the_samples(
 
 
 def test_a_further_value_costs_only_its_own(
-    trained: Path, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     sampled = record_calls(monkeypatch, sweep, "sample_images")
     first = run(trained, reference)
     assert len(sampled) == 2
+    assert f"visual.guidance is best at {first['best']}, an end of what was tried" in capsys.readouterr().err
     more = run(trained, reference, sweep__values=[1.0, 1.5, 2.5])
     assert len(sampled) == 3
     for value in ("1", "2.5"):

@@ -4,6 +4,7 @@ All systems are tuned by the same tries: on images of other seeds than the sampl
 """
 
 import copy
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -67,14 +68,14 @@ def sweep_sampling(
     runs: dict[str, Run] = {"cfg": sampling.cfg, "no_cfg": sampling.no_cfg}
     metrics: dict[str, Any] = {"axis": sweep.axis, "points": points}
     if points:
-        metrics["best"] = tries.best(points)
+        metrics["best"] = tries.best(sweep.axis, points)
         adopted["cfg"][sweep.axis] = float(metrics["best"])
         runs["cfg"] = with_setting(sampling.cfg, sweep.axis, float(metrics["best"]))
     for name, run in runs.items():
         warm = {f"{value:g}": tries.measure(with_setting(run, TEMPERATURE, value)) for value in sweep.temperatures}
         if warm:
             metrics.setdefault("temperatures", {})[name] = warm
-            adopted[name][TEMPERATURE] = float(tries.best(warm))
+            adopted[name][TEMPERATURE] = float(tries.best(f"{name}.{TEMPERATURE}", warm))
     if not sweep.adopt:
         adopted = {}
     if tries.accelerator.is_main_process:
@@ -113,9 +114,14 @@ class _Tries:
             **self.extractor.protocol,
         }
 
-    def best(self, points: Points) -> str:
-        """The value with the smallest distance."""
-        return min(points, key=lambda value: float(points[value][self.shown[0]]))
+    def best(self, setting: str, points: Points) -> str:
+        """The value of a setting with the smallest distance; one at an end of those that were tried is warned about."""
+        best = min(points, key=lambda value: float(points[value][self.shown[0]]))
+        ends = min(points, key=float), max(points, key=float)
+        if len(points) > 1 and best in ends and self.accelerator.is_main_process:
+            said = f"{setting} is best at {best}, an end of what was tried; beyond may be better"
+            print(f"warning: {said}", file=sys.stderr)
+        return best
 
     def measure(self, run: Run) -> dict[str, Any]:
         """Metrics of images sampled at the settings of a run."""

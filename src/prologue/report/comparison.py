@@ -113,7 +113,7 @@ def _metric_row(key: str, metric: Metric, one: Any, other: Any) -> dict[str, Any
     change = other - one
     if not change:
         return row | {"difference": "equal", "change": 0}
-    winner = "other" if (change > 0) == (metric.better == "higher") else "one"
+    winner = "" if not metric.better else "other" if (change > 0) == (metric.better == "higher") else "one"
     shown = f"{100 * change:+.1f} points" if metric.percent else f"{change:+.4g}"
     return row | {"difference": shown, "change": change, "winner": winner}
 
@@ -151,9 +151,9 @@ def _record_rows(one: Revision, other: Revision) -> list[dict[str, str]]:
 
 
 def _verdict(one: Revision, other: Revision, rows: list[dict[str, Any]]) -> str:
-    both = [row for row in rows if row["difference"]]
+    both = [row for row in rows if row["difference"] and row["better"]]
     if not both:
-        return "No metric was measured in both."
+        return "No metric of which one value is better was measured in both."
     wins = {side: sum(row["winner"] == side for row in both) for side in ("one", "other")}
     equal = len(both) - sum(wins.values())
     parts = [f"{one.name} is better on {wins['one']}", f"{other.name} on {wins['other']}"]

@@ -30,6 +30,7 @@ def write_study_page(folder: Path) -> Path:
         findings=findings(study),
         table=[_table_row(study, row, paper) for row in study.rows],
         meaning=meaning(study),
+        several_seeds=any(found.low is not None for row in study.rows for found in row.against_baseline.values()),
         paper=paper,
         figures=[_figure(folder, figure) for figure in study.figures],
         shared=_shared_params(study),
@@ -52,16 +53,23 @@ def findings(study: Study) -> list[str]:
     """What the table says, one sentence a metric: which row is best, how many rows stand in the paper's order."""
     sentences = []
     for column in study.columns:
-        measured = _ranked(study, column)
-        if not column.better or len(measured) < 2:
+        if not column.better:
             continue
-        (best, value), (second, next_value) = measured[:2]
-        tie = value == next_value
-        said = f"{best.label} and {second.label} are equal" if tie else f"{best.label} is best"
-        rest = "" if tie else f", before {second.label} with {number(next_value)}"
-        against = _against_baseline(study, column)
-        sentences.append(f"{column.label}: {said} with {number(value)}{rest}.{against}{_paper_order(measured, column)}")
+        ranked = _ranked(study, column)
+        said = _best(ranked) + _against_baseline(study, column) + _paper_order(ranked, column)
+        if said:
+            sentences.append(f"{column.label}:{said}")
     return sentences
+
+
+def _best(ranked: list[tuple[Row, float]]) -> str:
+    """Which row is best, and by how much; empty of fewer than two."""
+    if len(ranked) < 2:
+        return ""
+    (best, value), (second, next_value) = ranked[:2]
+    if value == next_value:
+        return f" {best.label} and {second.label} are equal with {number(value)}."
+    return f" {best.label} is best with {number(value)}, before {second.label} with {number(next_value)}."
 
 
 def _against_baseline(study: Study, column: Column) -> str:
@@ -77,8 +85,10 @@ def _against_baseline(study: Study, column: Column) -> str:
 
 
 def _ranked(study: Study, column: Column) -> list[tuple[Row, float]]:
-    """Measured rows of a metric, the best first."""
+    """Measured rows of a metric, the best first; none while rows have different seeds, whose means do not compare."""
     measured = [(row, value) for row in study.rows if (value := row.measured(column)) is not None]
+    if len({tuple(run.seed for run in row.done) for row, _ in measured}) > 1:
+        return []
     return sorted(measured, key=lambda item: item[1], reverse=column.better == "higher")
 
 

@@ -114,8 +114,11 @@ def queue_states() -> dict[str, str]:
 
 
 def failure(row: StudyRow) -> str:
-    """Why the row's last try, which failed, did so: one line of its log."""
-    logged = _dvc("queue", "logs", row.name)
+    """Why the row's last try, which failed, did so: one line of its log, or of what DVC says where it has none."""
+    try:
+        logged = _dvc("queue", "logs", row.name)
+    except PrologueError as error:  # it failed before a stage began
+        logged = str(error)
     lines = [line for line in re.split(r"[\r\n]+", logged) if line.strip() and "%|" not in line]  # no progress bars
     errors = [f"{stage}: {message}" for stage, message in STAGE_ERROR.findall("\n".join(lines)) if stage.islower()]
     return errors[-1] if errors else lines[-1] if lines else "no reason was logged"

@@ -62,9 +62,13 @@ def as_markdown(study: Study) -> str:
 
 def meaning(study: Study) -> str:
     """What stands behind the numbers of the table."""
-    if len(study.seeds) > 1:
+    seeds = {len(row.done) for row in study.rows} - {0}
+    if seeds and min(seeds) > 1:
         return "Means over seeds, ± their standard deviation."
-    return "One seed a row: small differences can be chance. [Intervals] are over images, 95 %."
+    alone = "small differences can be chance. [Intervals] are over images, 95 %."
+    if not seeds or max(seeds) == 1:
+        return f"One seed a row: {alone}"
+    return f"Means over seeds, ± their standard deviation; of the rows of one seed {alone}"
 
 
 def value_text(row: Row, column: Column) -> str:
