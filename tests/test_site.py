@@ -4,6 +4,7 @@ import base64
 import io
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -171,7 +172,7 @@ def test_findings_name_the_best_row_and_the_papers_order(tmp_path: Path) -> None
 
 
 def test_rows_of_different_seeds_are_not_ranked(tmp_path: Path) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"label": "2D", "runs": [{"seed": 0, "status": "done"}, {"seed": 1, "status": "done"}]},
         {"label": "Prologue", "runs": [{"seed": 0, "status": "done"}, {"seed": 1, "status": "not run"}]},
     ]
