@@ -208,6 +208,7 @@ def test_a_study_survives_interruption_and_failing_rows_and_reruns_nothing_that_
 
     plan = clone.run("prologue", "study", "small", "--plan").stdout
     assert "2 experiments to run" in plan
+    assert "6 experiments to run" in clone.run("prologue", "study", "small", "--seeds", "1-2", "--plan").stdout
     again = clone.run("prologue", "study", "small")
     assert again.returncode == 1
     assert "1 rows failed: broken; the table says why" in again.stderr

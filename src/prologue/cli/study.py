@@ -7,7 +7,8 @@ from prologue.core.slots import most_jobs
 
 EXAMPLES = """\
   prologue study table1 --plan                 its rows, what is done, the hours that are left
-  prologue study table1 --scale small --seeds 3"""
+  prologue study table1 --scale small --seeds 3
+  prologue study table1 --scale small --seeds 1-3    seeds 1, 2 and 3"""
 
 
 def add_to(commands: Commands) -> None:
@@ -19,7 +20,9 @@ def add_to(commands: Commands) -> None:
         default="default",
         help="smoke, default, small_third, small, small_triple or imagenet (default: %(default)s)",
     )
-    parser.add_argument("--seeds", type=positive, help="run with so many seeds, 0, 1, ... (default: as the study says)")
+    parser.add_argument(
+        "--seeds", type=_seeds, help="how many, 0, 1, ..., or from which to which: 1-3 (default: as the study says)"
+    )
     parser.add_argument("--plan", action="store_true", help="only show what would run")
     parser.add_argument(
         "--jobs",
@@ -27,6 +30,16 @@ def add_to(commands: Commands) -> None:
         help="experiments at once, each on cores of its own (default: one per core; 1 beside a GPU)",
     )
     parser.set_defaults(run=run)
+
+
+def _seeds(text: str) -> list[int]:
+    """Seeds as an argument: `3` is 0, 1, 2, and `1-3` is 1, 2, 3. Raises ArgumentTypeError for anything else."""
+    first, dash, last = text.partition("-")
+    if not dash:
+        return list(range(positive(text)))
+    if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
+        raise argparse.ArgumentTypeError(f"{text} is no range of seeds, such as 1-3")
+    return list(range(int(first), int(last) + 1))
 
 
 def run(given: argparse.Namespace) -> None:

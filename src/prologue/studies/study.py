@@ -18,7 +18,7 @@ from prologue.studies.saved import current_row, save_row
 REPORTS = Path("reports/studies")
 
 
-def print_plan(name: str, scale: str, seeds: int | None, jobs: int) -> None:
+def print_plan(name: str, scale: str, seeds: list[int] | None, jobs: int) -> None:
     """Print each row of a study, the stages that DVC has cached for it, those that would run, and the hours they take.
 
     Raises:
@@ -54,11 +54,10 @@ def print_plan(name: str, scale: str, seeds: int | None, jobs: int) -> None:
         )
 
 
-def run(name: str, scale: str, seeds: int | None, jobs: int, write_page: Callable[[Path], Path]) -> None:
+def run(name: str, scale: str, seeds: list[int] | None, jobs: int, write_page: Callable[[Path], Path]) -> None:
     """Run the rows that are not done, then write the study's folder; also after Ctrl-C, with what is done by then.
 
-    `seeds`: run with so many, 0, 1, ... instead of the study's own. `write_page` makes the page of that folder and
-    returns it.
+    `seeds`: run with these instead of the study's own. `write_page` makes the page of that folder and returns it.
 
     Raises:
         PrologueError: as `load_study`, `rows_at` and `run_rows`; also when rows failed, after the results are written.
@@ -76,9 +75,9 @@ def run(name: str, scale: str, seeds: int | None, jobs: int, write_page: Callabl
         raise PrologueError(f"{len(failed)} rows failed: {', '.join(failed)}; the table says why")
 
 
-def _opened(name: str, scale: str, seeds: int | None) -> tuple[StudyDefinition, list[StudyRow], Path]:
+def _opened(name: str, scale: str, seeds: list[int] | None) -> tuple[StudyDefinition, list[StudyRow], Path]:
     """A study with its rows at a scale, and its folder."""
     study = load_study(name)
     if seeds is not None:
-        study = study.model_copy(update={"seeds": list(range(seeds))})
+        study = study.model_copy(update={"seeds": seeds})
     return study, rows_at(study, name, scale), REPORTS / f"{name}-{scale}"
