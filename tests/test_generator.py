@@ -51,6 +51,13 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureF
     return run_command
 
 
+def write_photos() -> None:
+    """Three images in photos/, each of its own contrast."""
+    Path("photos").mkdir()
+    for number in range(3):
+        Image.effect_noise((50, 40), 60 + 30 * number).convert("RGB").save(f"photos/{number}.png")
+
+
 def test_the_command_draws_what_the_stage_draws(run: Run, project: Path, shards: Path, tmp_path: Path) -> None:
     params = tiny_params()
     models = (project / "models" / "ar", project / "models" / "attached")
@@ -92,9 +99,7 @@ def test_a_held_prologue_is_shared_by_a_class_and_one_of_a_photo_by_all(run: Run
 
 
 def test_the_photos_of_a_folder_give_a_prologue_each(run: Run, project: Path) -> None:
-    Path("photos").mkdir()
-    for number in range(3):
-        Image.effect_noise((50, 40), 60 + 30 * number).convert("RGB").save(f"photos/{number}.png")
+    write_photos()
     encoded = json.loads(run("encode", "photos", "--model", project, "--json")[1])["images"]
     own = [image["prologue"] for image in encoded]
     assert own[0] != own[1]
@@ -124,9 +129,7 @@ def test_kinds_of_output(run: Run, project: Path) -> None:
 
 
 def test_encoding_and_decoding_are_the_tokenizers(run: Run, project: Path) -> None:
-    Path("photos").mkdir()
-    for number in range(3):
-        Image.effect_noise((50, 40), 60 + 30 * number).convert("RGB").save(f"photos/{number}.png")
+    write_photos()
     status, printed = run("encode", "photos", "--model", project, "--output", "ids.npz")
     assert status == 0
     assert "bits per pixel" in printed

@@ -113,9 +113,9 @@ def _metric_row(key: str, metric: Metric, one: Any, other: Any) -> dict[str, Any
     change = other - one
     if not change:
         return row | {"difference": "equal", "change": 0}
-    winner = "" if not metric.better else "other" if (change > 0) == (metric.better == "higher") else "one"
+    winner = "other" if (change > 0) == (metric.better == "higher") else "one"
     shown = f"{100 * change:+.1f} points" if metric.percent else f"{change:+.4g}"
-    return row | {"difference": shown, "change": change, "winner": winner}
+    return row | {"difference": shown, "change": change, "winner": winner if metric.better else ""}
 
 
 def _cell(value: Any, share: bool = False) -> dict[str, Any]:
