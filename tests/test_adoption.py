@@ -9,7 +9,7 @@ from torch import nn
 
 from prologue.core import work
 from prologue.core.errors import PrologueError
-from prologue.core.files import read_json
+from prologue.core.files import read_json, write_json
 from prologue.core.work import Origin
 from prologue.training.adoption import adopt
 from prologue.training.checkpoint import Checkpoints, TrainingState
@@ -57,6 +57,19 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def ask(monkeypatch: pytest.MonkeyPatch) -> Ask:
     return lambda path: monkeypatch.setenv("PROLOGUE_RESUME", str(path))
+
+
+def test_a_checkpoint_of_before_its_seconds_were_noted_is_gone_on_from(ask: Ask) -> None:
+    other = Run(1.0).train(2)
+    note = other.folder / "step_00000002" / "checkpoint.json"
+    told = read_json(note)
+    del told["seconds"]
+    write_json(note, told)
+    ask(other.folder)
+    run = Run(2.0)
+    assert run.begin() == 2
+    assert run.checkpoints.earlier == 0
+    assert Run(2.0).begin() == 2
 
 
 def test_a_run_that_adopted_and_was_stopped_goes_on_from_its_own_steps(ask: Ask) -> None:

@@ -17,16 +17,16 @@ from prologue.core.params_file import load_params
 from prologue.core.recipe import read_recipe
 from prologue.data.images import ImageShards
 from prologue.data.shards import write_shards
-from prologue.evaluation.generation import evaluate_generation
+from prologue.evaluation.generation import evaluate_generation, floor
 from prologue.evaluation.image_sets import NpzImages
-from prologue.evaluation.reconstruction import evaluate_reconstruction
-from prologue.evaluation.reference import compute_reference, load_reference
+from prologue.evaluation.reconstruction import distance_deviation, evaluate_reconstruction
+from prologue.evaluation.reference import Reference, compute_reference, load_reference
 from prologue.frozen.extractor import Extractor
 from prologue.measures import fidelity
 from prologue.measures.accuracy import top_share
 from prologue.measures.codebooks import codebook_usage
 from prologue.measures.images import image_psnr, image_ssim
-from prologue.measures.intervals import frechet_deviations, interval, subset_deviation
+from prologue.measures.intervals import frechet_deviations, interval, kernel_deviations, paired_deviation
 from prologue.models.config import PrologueConfig, TokenizerConfig
 from prologue.models.saved import load_tokenizer, save_model
 from prologue.models.tokenizer import Tokenizer, to_uint8
@@ -106,11 +106,44 @@ def test_the_interval_of_a_distance_is_as_wide_as_distances_of_other_images_spre
     assert ends == pytest.approx({"low": 5 - 1.96 * 2, "high": 5 + 1.96 * 2})
 
 
-def test_the_spread_of_subsets_tells_that_of_the_whole() -> None:
-    rng = np.random.default_rng(0)
-    wholes = rng.normal(size=(400, 300))
-    subsets = np.array([np.std([rng.permutation(whole)[:100].mean() for _ in range(60)]) for whole in wholes])
-    assert subset_deviation(float(subsets.mean()), 100, 300) == pytest.approx(wholes.mean(1).std(), rel=0.1)
+def test_the_interval_of_a_reconstruction_distance_draws_pairs() -> None:
+    """Here, where copies are close, one that draws one side alone is several times too wide; it can be too narrow."""
+    generator = torch.Generator().manual_seed(0)
+    measured, deviations, alone = [], [], []
+    for _ in range(80):
+        real = torch.randn(150, 6, generator=generator)
+        copies = 0.9 * real + 0.1 * torch.randn(150, 6, generator=generator)
+        known = fidelity.statistics(real)
+        measured.append(fidelity.frechet_distance(fidelity.statistics(copies), known))
+        deviations.append(paired_deviation(copies, real))
+        alone += frechet_deviations(copies, [known])
+    assert np.mean(deviations) == pytest.approx(np.std(measured), rel=0.25)
+    assert np.mean(alone) > 3 * np.mean(deviations)
+    halves = [Reference(fidelity.statistics(kind), kind[::2], {"images": 150}) for kind in (copies, real)]
+    of_half = distance_deviation(*halves)
+    assert of_half == pytest.approx(paired_deviation(copies, real), rel=0.35)
+    assert of_half == pytest.approx(paired_deviation(copies[::2], real[::2]) / np.sqrt(2))
+
+
+def test_the_floor_is_the_distance_of_as_many_others_of_the_same_kind() -> None:
+    """However few of the reconstructions have features, here 400 of 1,000."""
+    generator = torch.Generator().manual_seed(0)
+    known = torch.randn(1000, 12, generator=generator)
+    reconstructions = Reference(fidelity.statistics(known), known[:400], {"images": 1000})
+    others = [torch.randn(600, 12, generator=generator) for _ in range(40)]
+    measured = [fidelity.frechet_distance(fidelity.statistics(own), reconstructions.statistics) for own in others]
+    assert floor(reconstructions, 600) == pytest.approx(np.mean(measured), rel=0.25)
+
+
+def test_the_interval_of_kid_is_as_wide_as_values_of_other_images_spread() -> None:
+    generator = torch.Generator().manual_seed(0)
+    real = torch.randn(900, 6, generator=generator)
+    measured, deviations = [], []
+    for _ in range(80):
+        drawn = 1.3 * torch.randn(900, 6, generator=generator) + 0.4
+        measured.append(fidelity.kernel_distance(drawn, real)[0])  # of one subset, all of both
+        deviations += kernel_deviations(drawn, [real])
+    assert np.mean(deviations) == pytest.approx(np.std(measured), rel=0.25)
 
 
 def test_distance_of_fewer_images_than_features_is_exact() -> None:
@@ -316,6 +349,20 @@ def test_real_images_as_samples_score_best(run: Path, params: Params, tmp_path: 
     swapped = metrics["swapped"]
     assert swapped["own_class"] == swapped["samples"] > 0.9
     assert swapped["prologue_class"] == pytest.approx(1 - swapped["own_class"])
+
+
+def test_images_without_classes_do_not_look_like_theirs(run: Path, params: Params, tmp_path: Path) -> None:
+    """By the means of the others of their class; each is nearest to a mean that it is part of."""
+    noise = np.random.default_rng(0).integers(0, 256, (24, 32, 32, 3)).astype(np.uint8)
+    for name in ("no_cfg", "independent"):
+        np.savez(tmp_path / f"{name}.npz", arr_0=noise)
+    np.savez(tmp_path / "cfg.npz", arr_0=noise, arr_1=np.arange(24) % 20)  # four of them have another of their class
+    np.savez(tmp_path / "swapped.npz", arr_0=noise, arr_1=np.arange(24) % 4, arr_2=(np.arange(24) + 1) % 4)
+    metrics = evaluate_generation(params, tmp_path, run / "reference", run / "reference")
+    assert metrics["swapped"]["samples"] < 0.5
+    np.savez(tmp_path / "cfg.npz", arr_0=noise, arr_1=np.arange(24))
+    metrics = evaluate_generation(params, tmp_path, run / "reference", run / "reference")
+    assert "samples" not in metrics["swapped"]
 
 
 def test_samples_of_another_kind_are_refused(run: Path, params: Params, tmp_path: Path) -> None:

@@ -2,16 +2,20 @@
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from tiny import ROOT
 
 from prologue.core import slots
 from prologue.core.errors import PrologueError
+from prologue.core.files import read_json
 from prologue.core.runtime import compiles_by_itself, start_accelerator
+from prologue.core.stage import run_stage
 
 SCRIPT = """
 import os, sys
@@ -108,3 +112,12 @@ def test_a_long_training_of_the_ar_model_is_compiled_on_a_gpu(monkeypatch: pytes
     monkeypatch.delenv("ACCELERATE_DYNAMO_BACKEND")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert not compiles_by_itself(gpu, 2000)
+
+
+def test_a_resumed_stage_counts_the_seconds_of_all_its_sessions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    run_stage("ar", lambda params: {"earlier_seconds": 100.0}, "one")
+    assert 100 <= read_json(tmp_path / "reports" / "metrics" / "ar.json")["seconds"] < 200

@@ -101,11 +101,13 @@ def test_other_params_never_resume_a_state_unless_asked(shards: Path, tmp_path: 
     origin = run.folder / kept / "made_of.json"  # as if a module had been changed
     made_of = read_json(origin)
     write_json(origin, made_of | {"code": made_of["code"] | {"prologue/training/ema.py": "0123456789ab"}})
+    seconds = read_json(newest / "checkpoint.json")["seconds"]
     adopted = launch("prologue.tau=0.5", env=str(kept)).finish()
     assert f"/step_{step:08d}" in adopted
     metrics = read_json(run.folder / "metrics" / "tokenizer.json")
     (record,) = metrics["resumed_from"]
     assert (record["work"], record["step"]) == (kept.name, step)
+    assert metrics["earlier_seconds"] == seconds > 0
     assert record["differences"] == ["param prologue.tau: 1.0 there, 0.5 here", "code prologue/training/ema.py"]
 
 

@@ -22,7 +22,7 @@ from training_run import run_stages
 from prologue.core.errors import PrologueError
 from prologue.data.shards import write_shards
 from prologue.interop import load_tokenizer
-from prologue.interop.checkpoints import Checkpoint
+from prologue.interop.checkpoints import Checkpoint, read_checkpoint
 from prologue.interop.imported import describe_checkpoint, import_params, import_tokenizer
 from prologue.interop.recognised import in_words, recognise
 from prologue.interop.tensors import check_fit
@@ -169,6 +169,17 @@ def test_variants_of_taming_and_titok_are_refused_by_name(tmp_path: Path) -> Non
         load_tokenizer(tmp_path / "titok")
     with pytest.raises(PrologueError, match="reads images of 32 px alone, not of 64"):
         load_tokenizer(TITOK, image_size=64)
+
+
+def test_the_config_of_another_model_is_left_alone(tmp_path: Path) -> None:
+    """A folder of weights without a config, beside the configs of another model."""
+    shutil.copytree(TAMING / "configs", tmp_path / "configs")
+    (tmp_path / "mine").mkdir()
+    shutil.copy(TAMING / "ckpts" / "last.ckpt", tmp_path / "mine")
+    assert read_checkpoint(tmp_path / "mine").files == (tmp_path / "mine" / "last.ckpt",)
+    (tmp_path / "mine").rename(tmp_path / "checkpoints")  # where Lightning keeps what belongs to them
+    assert read_checkpoint(tmp_path / "checkpoints").files[1].name == "model.yaml"
+    assert read_checkpoint(tmp_path).files[1].name == "model.yaml"
 
 
 def test_every_file_that_makes_the_model_is_known(tmp_path: Path) -> None:

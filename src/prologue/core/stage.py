@@ -37,7 +37,7 @@ def run_stage(name: str, work: Work, processes: Literal["configured", "one"] = "
             print(f"\n{name}: {error}", file=sys.stderr)
         sys.exit(1)
     if metrics and is_main_process():
-        metrics["seconds"] = round(time.perf_counter() - started, 1)
+        metrics["seconds"] = round(metrics.get("earlier_seconds", 0) + time.perf_counter() - started, 1)
         metrics["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         metrics |= {"processes": world_size(), "cpu": cpu_name()} | gpu_used()
         write_json(METRICS / f"{name}.json", metrics)

@@ -1,5 +1,6 @@
 """How close generated images come to real ones, and to reconstructions of them: the generator's own part (Sec. 2.1)."""
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -16,20 +17,20 @@ from prologue.core.files import sha256
 from prologue.core.launch import own_threads
 from prologue.core.params import Params
 from prologue.core.runtime import start_accelerator
-from prologue.data.order import evenly_spaced
 from prologue.evaluation.features import Features, extract
 from prologue.evaluation.image_sets import NpzImages
 from prologue.evaluation.reference import Reference, load_reference
 from prologue.frozen.extractor import Extractor
 from prologue.measures.fidelity import (
     KID_SUBSET,
+    KID_SUBSETS,
     frechet_distance,
     inception_score,
     kernel_distance,
     precision_recall,
     statistics,
 )
-from prologue.measures.intervals import frechet_deviations, interval, subset_deviation
+from prologue.measures.intervals import frechet_deviations, interval, kernel_deviations
 from prologue.measures.registry import metric_name
 
 
@@ -43,9 +44,9 @@ def evaluate_generation(
 
     Returns:
         For each run the metrics of `compare_with_reference`, the same to_reconstructions, and 95 % intervals of
-        distances; floor, the distance of as many reconstructions to the others; independent, those of images whose
-        ids know nothing of each other; swapped, with a prologue, what class images have that were drawn with the
-        prologue of another's; real_is, the score of the real images, and the protocol.
+        distances; floor, the distance that as many other reconstructions would have in the mean; independent, those of
+        images whose ids know nothing of each other; swapped, with a prologue, what class images have that were drawn
+        with the prologue of another's; real_is, the score of the real images, and the protocol.
 
     Raises:
         PrologueError: samples or reference are missing, unusable, or do not belong together.
@@ -85,7 +86,7 @@ def evaluate_generation(
     known = {"is", *extractor.protocol}
     return {
         **metrics,
-        "floor": {metric_name("gfd", name): _floor(reconstructions, len(samples["no_cfg"]))},
+        "floor": {metric_name("gfd", name): floor(reconstructions, len(samples["no_cfg"]))},
         metric_name("real_is", name): reference.protocol["is"],
         "neighbours": params.evaluation.neighbours,
         **extractor.protocol,
@@ -99,9 +100,12 @@ def _compare_with_both(
     """Metrics of a run of samples against real images and reconstructions, with the intervals of their distances."""
     metrics = compare_with_reference(features, reference, extractor, neighbours, "gfd")
     own = _distances(features, reconstructions, extractor, neighbours, "gfd")
-    deviations = frechet_deviations(features.pool, [reference.statistics, reconstructions.statistics])
-    for compared, deviation in zip((metrics, own), deviations, strict=True):
-        compared["interval"] = _intervals(compared, deviation, extractor)
+    assert reference.manifold is not None
+    assert reconstructions.manifold is not None
+    frechets = frechet_deviations(features.pool, [reference.statistics, reconstructions.statistics])
+    kernels = kernel_deviations(features.pool, [reference.manifold, reconstructions.manifold])
+    for compared, frechet, kernel in zip((metrics, own), frechets, kernels, strict=True):
+        compared["interval"] = _intervals(compared, frechet, kernel, extractor)
     return metrics | {"to_reconstructions": own}
 
 
@@ -121,7 +125,8 @@ def _distance_to_both(
 def _classes_of_swapped(swapped: Tensor, samples: Tensor, folder: Path) -> dict[str, Any]:
     """Shares of the swapped images that look like their own class, and like that of their prologue.
 
-    A class looks like the mean features of its guided samples; `samples` is the share of those that look like theirs.
+    A class looks like the mean features of its guided samples; `samples` is the share of those that look like the
+    others of theirs, where there are others.
     """
     with np.load(folder / "cfg.npz") as file:
         labels = torch.from_numpy(file["arr_1"])
@@ -130,29 +135,43 @@ def _classes_of_swapped(swapped: Tensor, samples: Tensor, folder: Path) -> dict[
     known = labels.unique()
     means = torch.stack([samples[labels == label].mean(dim=0) for label in known])
     looks = known[torch.cdist(swapped, means).argmin(dim=1)]
-    alike = known[torch.cdist(samples, means).argmin(dim=1)] == labels
-    shares = {"own_class": looks == own, "prologue_class": looks == others, "samples": alike}
+    shares = {"own_class": looks == own, "prologue_class": looks == others}
+    if len(alike := _look_like_others(samples, labels, known, means)):
+        shares["samples"] = alike
     return {**{key: share.float().mean().item() for key, share in shares.items()}, "images": len(own)}
 
 
-def _intervals(metrics: dict[str, Any], deviation: float, extractor: str) -> dict[str, dict[str, float]]:
-    """95 % intervals of both distances; that of KID where its subsets differ."""
+def _look_like_others(samples: Tensor, labels: Tensor, known: Tensor, means: Tensor) -> Tensor:
+    """Whether samples (N, D) are nearest to the mean of the others of their class, of those that have others."""
+    own = labels[:, None] == known
+    images = own.sum(dim=0)
+    # without itself, the mean of k is k / (k - 1) times as far away
+    distances = torch.cdist(samples, means) * torch.where(own, images / (images - 1).clamp(min=1), 1.0)
+    return (known[distances.argmin(dim=1)] == labels)[(own & (images > 1)).any(dim=1)]
+
+
+def _intervals(metrics: dict[str, Any], frechet: float, kernel: float, extractor: str) -> dict[str, dict[str, float]]:
+    """95 % intervals of both distances by their deviations; that of KID is also the mean of random subsets."""
     distance, kid = metric_name("gfd", extractor), metric_name("kid", extractor)
-    found = {distance: interval(metrics[distance], deviation)}
-    images = min(metrics["images"], metrics["manifold_images"])
-    if images > metrics["kid_subset"]:
-        spread = metrics[metric_name("kid_std", extractor)]
-        found[kid] = interval(metrics[kid], subset_deviation(spread, metrics["kid_subset"], images))
-    return found
+    of_subsets = metrics[metric_name("kid_std", extractor)] / math.sqrt(KID_SUBSETS)
+    return {
+        distance: interval(metrics[distance], frechet),
+        kid: interval(metrics[kid], math.hypot(kernel, of_subsets)),
+    }
 
 
-def _floor(reconstructions: Reference, images: int) -> float:
-    """Distance of so many reconstructions, or half of them, to the others; their features are those of the manifold."""
+def floor(reconstructions: Reference, images: int) -> float:
+    """Distance that so many other reconstructions would have to these in the mean, and so a perfect generator.
+
+    The distance of one half of the manifold to the other, carried to the numbers of images that are compared: sets of
+    n and m images of one distribution lie apart in proportion to 1/n + 1/m (Chong and Forsyth 2020). Where a half has
+    fewer images than features have dimensions, the distance grows less than that, and this is up to a third too low.
+    """
     assert reconstructions.manifold is not None
-    pool = reconstructions.manifold
-    chosen = torch.zeros(len(pool), dtype=torch.bool)
-    chosen[evenly_spaced(len(pool), min(images, len(pool) // 2))] = True
-    return frechet_distance(statistics(pool[chosen]), statistics(pool[~chosen]))
+    halves = reconstructions.manifold[::2], reconstructions.manifold[1::2]
+    measured = frechet_distance(*map(statistics, halves))
+    here, there = sum(1 / len(half) for half in halves), 1 / images + 1 / reconstructions.protocol["images"]
+    return measured * there / here
 
 
 def compare_with_reference(

@@ -28,7 +28,7 @@ from prologue.frozen.perceptual import PerceptualLoss
 from prologue.measures.codebooks import codebook_usage, count_codes
 from prologue.measures.fidelity import frechet_distance, statistics
 from prologue.measures.images import image_psnr, image_ssim
-from prologue.measures.intervals import frechet_deviations, interval
+from prologue.measures.intervals import interval, paired_deviation
 from prologue.measures.registry import metric_name
 from prologue.models.saved import load_tokenizer
 from prologue.models.tokenizer import Tokenizer, to_signed, to_uint8
@@ -78,7 +78,7 @@ def evaluate_reconstruction(
         draw_code_usage(counts, figures / "codebook_usage")
         save_reference(output, own)
     distance = frechet_distance(own.statistics, reference.statistics)
-    (deviation,) = frechet_deviations(rows["pool"], [reference.statistics])
+    deviation = distance_deviation(own, reference)
     metrics: dict[str, Any] = {
         metric_name("rfd", name): distance,
         "interval": {metric_name("rfd", name): interval(distance, deviation)},
@@ -112,6 +112,17 @@ def _reference(pool: Tensor, real: Reference) -> Reference:
     """The reference of reconstructions by their features (N, D), which are of the images of `real`."""
     protocol = {key: value for key, value in real.protocol.items() if key != "is"}
     return Reference(statistics(pool), pool[evenly_spaced(len(pool), MANIFOLD)], protocol)
+
+
+def distance_deviation(reconstructions: Reference, real: Reference) -> float:
+    """Standard deviation of their Frechet distance, from the images whose features are kept.
+
+    That of m of n images is the root of n / m times as large.
+    """
+    assert reconstructions.manifold is not None
+    assert real.manifold is not None
+    share = len(real.manifold) / real.protocol["images"]
+    return paired_deviation(reconstructions.manifold, real.manifold) * math.sqrt(share)
 
 
 def _reconstruct_block(

@@ -89,11 +89,14 @@ def find_weights(path: Path) -> Path:
 
 
 def find_config(weights: Path, given: Path) -> Path | None:
-    """The config of a weights file: config.json beside it, or what taming's programs write."""
-    folder = weights.parent
+    """The config of a weights file: config.json beside it, or what taming's programs write.
+
+    That is in ../configs, where the weights are in a folder named as theirs is or in one of the given folder's.
+    """
+    folder, place = weights.parent, weights.parent.resolve()
     likely = [folder / CONFIG, weights.with_suffix(".yaml"), folder / "model.yaml"]
-    if folder.name == "ckpts" or given.is_dir():
-        likely += sorted((folder.parent / "configs").glob("*.yaml"))
+    if place.name in ("ckpts", "checkpoints") or (given.is_dir() and place != given.resolve()):
+        likely += sorted((place.parent / "configs").glob("*.yaml"))
     for path in likely:
         if path.is_file() and (path.suffix == ".json" or "model" in read_config(path)):
             return path

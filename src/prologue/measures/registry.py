@@ -24,7 +24,9 @@ STAGES = {  # in the order of the DAG, with what each is called
     "sweep": "Sweep of a sampling setting",
     "probe": "Linear probe",
 }
-COST = re.compile(r"seconds|peak_memory_mb|steps|parameters(\..+)?|state_mb\..+|spent_seconds\..+|.*_per_second(\..+)?")
+COST = re.compile(
+    r"(earlier_)?seconds|peak_memory_mb|steps|parameters(\..+)?|state_mb\..+|spent_seconds\..+|.*_per_second(\..+)?"
+)
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ METRICS = (
             "Recall of reconstructions, no guidance",
             "higher",
         ),
-        ("floor", r"floor\.(gfd_\w+|gfid)", "Distance of other reconstructions to reconstructions", ""),
+        ("floor", r"floor\.(gfd_\w+|gfid)", "Distance that other reconstructions would have", ""),
         (
             "independent",
             r"independent\.to_reconstructions\.(gfd_\w+|gfid)",
@@ -139,7 +141,7 @@ METRICS = (
         ("visual_loss", r"visual_loss", "AR loss on visual tokens", "lower"),
         ("prologue_unsure", r"prologue_conditional_entropy", "Conditional entropy of prologue tokens, nats", ""),
         ("visual_unsure", r"visual_conditional_entropy", "Conditional entropy of visual tokens, nats", ""),
-        ("prologue_gain", r"prologue_gain_nats", "Prologue information gain, nats per image", "higher"),
+        ("prologue_gain", r"prologue_gain_nats", "Nats more with another image's prologue", "higher"),
     ),
     *_metrics(
         "probe",

@@ -88,7 +88,7 @@ def _own_gap(metrics: Metrics) -> str:
         return ""
     return (
         f" (reconstructions lie {number(reconstruction[1])} away themselves; from those the guided images lie "
-        f"{number(gap[1])}, as many other reconstructions {number(floor[1])})"
+        f"{number(gap[1])}, as many other reconstructions would lie {number(floor[1])})"
     )
 
 

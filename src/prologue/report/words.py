@@ -1,5 +1,7 @@
 """What the numbers behind a picture say, in words under it, whichever way they fall."""
 
+import math
+
 from prologue.measures.registry import Metrics, find
 from prologue.report.pages import number, percent
 
@@ -22,12 +24,16 @@ def attention_in_words(metrics: Metrics) -> str:
 
 
 def swapped_in_words(metrics: Metrics) -> str:
-    """Whether swapped prologues change the class; nothing where that was not measured."""
+    """Whether the class or a swapped prologue says more, by two standard errors; nothing where it was not measured."""
     own, other, kept = (find(metrics, name) for name in ("swapped_own", "swapped_other", "class_kept"))
     if own is None or other is None or kept is None:
         return ""
     images = metrics["evaluate_generation"]["swapped.images"]
-    strongest = "the prologue changes the class" if other[1] > own[1] else "the class mostly stays"
+    more = own[1] - other[1]
+    error = math.sqrt((own[1] + other[1] - more**2) / images)
+    strongest = "the class says more" if more > 0 else "the prologue says more"
+    if abs(more) <= 2 * error:
+        strongest = "which of both says more is not decided"
     return (
         f"Of {images} such draws {percent(own[1])} look like their own class and {percent(other[1])} like that of the "
         f"prologue: {strongest}. (Nearest mean of features; of the guided samples {percent(kept[1])} look like theirs.)"

@@ -37,8 +37,8 @@ class LeCam(nn.Module):
 
     def update(self, real: Tensor, fake: Tensor, broken: Tensor) -> None:
         """Move the running means towards the mean logits (scalars) of a step; not where the scalar `broken` is 1."""
-        self.real_mean.copy_(torch.where(broken > 0, self.real_mean, self.real_mean.lerp(real, 1 - LECAM_DECAY)))
-        self.fake_mean.copy_(torch.where(broken > 0, self.fake_mean, self.fake_mean.lerp(fake, 1 - LECAM_DECAY)))
+        for mean, logits in ((self.real_mean, real), (self.fake_mean, fake)):
+            mean.copy_(torch.where(broken > 0, mean, mean.lerp(logits, 1 - LECAM_DECAY)))
 
     def forward(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """Penalty of logits of any shape -> scalar."""

@@ -9,6 +9,7 @@ the data position.
 import json
 import shutil
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,13 @@ class Checkpoints:
         self.folder = work_root() / stage / origin.key
         self.curves = self.folder / "curves"
         self.adopted: list[dict[str, Any]] = []  # work of other origins that the state comes from, at which step
+        self.earlier = 0.0  # seconds of the sessions that this one goes on from, each to its last checkpoint
+        created = time.monotonic()
         if is_main_process():
             claim(self.folder)
             open_work(self.folder, origin)
+        self.opened = time.monotonic()
+        self.waited = self.opened - created  # for another launch of this work, whose seconds are `earlier` ones
 
     def save(self, state: TrainingState, step: int) -> None:
         """Save the state after `step` steps, with the curves so far; keep the newest checkpoints only."""
@@ -65,7 +70,9 @@ class Checkpoints:
             if self.curves.is_dir():
                 shutil.copytree(self.curves, temporary / "curves")
             hashes = {path.name: sha256(path) for path in temporary.glob("*.safetensors")}
-            write_json(temporary / NOTE, {"step": step, "sha256": hashes, "adopted": self.adopted})
+            seconds = self.earlier + time.monotonic() - self.opened
+            note = {"step": step, "seconds": round(seconds, 1), "sha256": hashes, "adopted": self.adopted}
+            write_json(temporary / NOTE, note)
         for old in steps_of(self.folder)[: -self.keep]:
             remove(self._path(old))
 
@@ -84,6 +91,7 @@ class Checkpoints:
                     report_damage(path, error)
                 continue
             self.adopted = note["adopted"]
+            self.earlier = note.get("seconds", 0.0)  # older notes have none
             self._restore_curves(path)
             return step
         self._restore_curves(None)

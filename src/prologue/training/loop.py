@@ -98,9 +98,9 @@ def train(
     """Run a task from its newest checkpoint to the last step; `draw` makes a picture of each validation.
 
     Returns:
-        steps, images per second, memory of the training state, seconds spent on steps and their parts, on data,
-        validation and checkpoints, work of another origin that was gone on from, and val, the measurements of the last
-        validation.
+        steps, memory of the training state, and val, the measurements of the last validation; of this session images
+        per second and seconds spent on steps and their parts, on data, validation and checkpoints; seconds of earlier
+        sessions and work of another origin that were gone on from.
 
     Raises:
         PrologueError: a loss or gradient is not finite; the message names the step, the term and the module.
@@ -145,10 +145,12 @@ def train(
             clock.add("checkpoints")
             if stop and done < steps:
                 raise Stopped(f"stopped at step {done} of {steps}, which is saved; run the same command to go on")
+    earlier = round(max(0.0, checkpoints.earlier - checkpoints.waited), 1)
     return {
         "steps": steps,
         **(_speed((steps - start) * params.batch, clock.spent, task.spent) if steps > start else {}),
         "state_mb": task.state.megabytes(),
+        **({"earlier_seconds": earlier} if earlier else {}),
         **({"resumed_from": checkpoints.adopted} if checkpoints.adopted else {}),
         "val": validation or task.validate(),  # it validates here if resumed after the last step
     }
