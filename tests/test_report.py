@@ -124,6 +124,9 @@ def test_words_under_pictures_follow_the_numbers(tmp_path: Path, params: Params)
         text = build(tmp_path, params, METRICS | read | {"evaluate_generation": GENERATION | {"swapped": swapped}}).text
         assert "2 times what even reading would give it: it is read more than evenly." in text
         assert f"like that of the prologue: {told}." in text
+    alone = {key: share for key, share in GENERATION["swapped"].items() if key != "samples"}
+    text = build(tmp_path, params, METRICS | {"evaluate_generation": GENERATION | {"swapped": alone}}).text
+    assert "(Nearest mean of features.)" in text
 
 
 def test_missing_parts_say_not_run(tmp_path: Path, params: Params) -> None:

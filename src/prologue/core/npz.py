@@ -19,6 +19,12 @@ class Header(NamedTuple):
     offset: int
 
 
+def array_names(path: Path) -> list[str]:
+    """Names of the arrays of an npz, in the file's order; those of the members of any other zip."""
+    with zipfile.ZipFile(path) as archive:
+        return [name.removesuffix(".npy") for name in archive.namelist()]
+
+
 @contextmanager
 def opened_array(file: Path | IO[bytes], key: str) -> Iterator[tuple[IO[bytes], Header]]:
     """An array's member of an npz, to seek and read in, and its header."""

@@ -12,6 +12,7 @@ from platformdirs import user_cache_path
 
 from prologue.core.errors import PrologueError
 from prologue.core.files import read_json, sha256
+from prologue.core.npz import array_names
 from prologue.core.runtime import start_accelerator
 from prologue.core.work import origin_of
 from prologue.evaluation.features import extract
@@ -112,14 +113,14 @@ def _reference(path: Path, network: Extractor, size: int | None, batch: int, acc
         return load_reference(path, network.name)
     given = _given_statistics(path) if path.is_file() else None
     if given is None or network.name != "inception":
-        if given and IMAGES_KEY not in _arrays(path):
+        if given and IMAGES_KEY not in array_names(path):
             raise PrologueError(
                 f"{path} holds statistics of Inception and no images, so {network.name} has nothing to compare with: "
                 "use --extractor inception"
             )
         return _measured_once(path, network, size, batch, accelerator)
-    arrays = _arrays(path)
-    if not arrays & {IMAGES_KEY, SPATIAL} and accelerator.is_main_process:
+    arrays = array_names(path)
+    if not {IMAGES_KEY, SPATIAL} & set(arrays) and accelerator.is_main_process:
         print(
             f"warning: {path} holds mu and sigma alone, and nothing says of what network and resampling they are; "
             "with those of clean-fid or pytorch-fid, for example, the distance is not that of ADM's evaluation",
@@ -142,12 +143,6 @@ def _given_statistics(path: Path) -> Statistics | None:
             return Statistics(content["mu"].astype(np.float64), content["sigma"].astype(np.float64))
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise PrologueError(f"{path} is no npz of images or statistics ({error})") from None
-
-
-def _arrays(path: Path) -> set[str]:
-    """Names of the arrays of an npz."""
-    with zipfile.ZipFile(path) as archive:
-        return {name.removesuffix(".npy") for name in archive.namelist()}
 
 
 def _measured_once(path: Path, network: Extractor, size: int | None, batch: int, accelerator: Accelerator) -> Reference:

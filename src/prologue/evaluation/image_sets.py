@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prologue.core.errors import PrologueError
-from prologue.core.npz import opened_array
+from prologue.core.npz import array_names, opened_array
 from prologue.data.images import ImageShards
 from prologue.data.loader import view_batches
 from prologue.data.order import evenly_spaced
@@ -71,8 +71,7 @@ def _content(path: Path) -> str:
     """What else a zip holds, for a message; nothing of what is none."""
     if not zipfile.is_zipfile(path):
         return ""
-    with zipfile.ZipFile(path) as archive:
-        names = [name.removesuffix(".npy") for name in archive.namelist()]
+    names = array_names(path)
     return f"; it holds {', '.join(names[:NAMED])}" + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 

@@ -94,9 +94,16 @@ def _counts(images: int, seed: int) -> NDArray[np.int64]:
 
 def _statistics(y: NDArray[np.float64], count: NDArray[np.int64]) -> Statistics:
     """Statistics of the images y (N, D), each taken `count` times."""
-    taken, mu = count > 0, count @ y / len(y)
-    centred = (y[taken] - mu) * np.sqrt(count[taken] / (len(y) - 1))[:, None]
-    return Statistics(mu, centred.T @ centred)
+    centred = _centred(y, count)
+    return Statistics(count @ y / len(y), centred.T @ centred)
+
+
+def _centred(rows: NDArray[np.float64], count: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Rows (N, D) less their mean, each taken `count` times, scaled so that centred.T @ centred is their covariance."""
+    taken = count > 0
+    centred: NDArray[np.float64] = rows[taken] - count @ rows / len(rows)
+    centred *= np.sqrt(count[taken] / (len(rows) - 1))[:, None]
+    return centred
 
 
 def _root(sigma: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -107,16 +114,14 @@ def _root(sigma: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _distances(
-    x: NDArray[np.float64], counts: NDArray[np.int64], references: list[Statistics], turned: list[NDArray[np.float64]]
+    x: NDArray[np.float64], count: NDArray[np.int64], references: list[Statistics], turned: list[NDArray[np.float64]]
 ) -> list[float]:
-    """Distances of the images x (N, D), each taken `counts` times; `turned` is x times each reference's root."""
-    mu = counts @ x / len(x)
-    variance = (counts @ (x - mu) ** 2).sum() / (len(x) - 1)
-    taken = counts > 0
-    weights = np.sqrt(counts[taken] / (len(x) - 1))[:, None]
+    """Distances of the images x (N, D), each taken `count` times; `turned` is x times each reference's root."""
+    mu = count @ x / len(x)
+    variance = (count @ (x - mu) ** 2).sum() / (len(x) - 1)
     distances = []
     for reference, rows in zip(references, turned, strict=True):
-        centred = (rows[taken] - counts @ rows / len(x)) * weights
+        centred = _centred(rows, count)
         # eigenvalues of root @ sigma @ root, which are those of the smaller of both products
         product = centred @ centred.T if len(centred) < centred.shape[1] else centred.T @ centred
         overlap = np.sqrt(eigvalsh(product, overwrite_a=True).clip(0)).sum()

@@ -26,7 +26,7 @@ def attention_in_words(metrics: Metrics) -> str:
 def swapped_in_words(metrics: Metrics) -> str:
     """Whether the class or a swapped prologue says more, by two standard errors; nothing where it was not measured."""
     own, other, kept = (find(metrics, name) for name in ("swapped_own", "swapped_other", "class_kept"))
-    if own is None or other is None or kept is None:
+    if own is None or other is None:
         return ""
     images = metrics["evaluate_generation"]["swapped.images"]
     more = own[1] - other[1]
@@ -34,7 +34,8 @@ def swapped_in_words(metrics: Metrics) -> str:
     strongest = "the class says more" if more > 0 else "the prologue says more"
     if abs(more) <= 2 * error:
         strongest = "which of both says more is not decided"
+    theirs = f"; of the guided samples {percent(kept[1])} look like theirs" if kept else ""
     return (
         f"Of {images} such draws {percent(own[1])} look like their own class and {percent(other[1])} like that of the "
-        f"prologue: {strongest}. (Nearest mean of features; of the guided samples {percent(kept[1])} look like theirs.)"
+        f"prologue: {strongest}. (Nearest mean of features{theirs}.)"
     )
