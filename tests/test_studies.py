@@ -18,7 +18,7 @@ from tiny import ROOT, TINY, write_image_folder
 
 from prologue.core.errors import PrologueError
 from prologue.figures.studies import Point, draw_chart
-from prologue.measures.seeds import contrast
+from prologue.measures.seeds import Contrast, contrast
 from prologue.studies import experiments
 from prologue.studies.definition import SCALES, STUDIES, load_study, rows_at
 from prologue.studies.experiments import failure
@@ -93,6 +93,7 @@ def test_bad_studies_are_refused_by_name(tmp_path: Path, monkeypatch: pytest.Mon
     for change, message in (
         ({"columns": ["speed"]}, "nothing measures speed"),
         ({"baseline": "3D"}, "there is no row 3D; known: 2D, broken"),
+        ({"figures": [{"kind": "ratios", "y": ["psnr"], "title": "", "caption": ""}]}, "ratios are to the baseline"),
         ({"rows": [{"label": "a", "color": 1}]}, "color"),
         ({"rows": [{"label": "a", "times": {"prologue.size": 2}}]}, r"there is no param prologue\.size"),
         ({"rows": [{"label": "a", "variants": {"imagenet": []}}]}, "no rows at the scale smoke"),
@@ -151,10 +152,13 @@ def test_tables_tell_mean_spread_and_paired_difference(tmp_path: Path) -> None:
 def test_figures_say_what_they_show(tmp_path: Path) -> None:
     figures = {figure.kind: figure for name in ("table1", "fig5", "figA1") for figure in load_study(name).figures}
     sweep = pd.DataFrame({"visual.guidance": [2.0, 1.0], "gfd_lite2": [8.0, 9.0], "is_lite2": [3.0, 2.0]})
+    values = {"prologue.ar_weight": 0.1, "rfd": 2.5, "gfd": 4.0, "gfd_plain": 9.0}
+    differing = {
+        "gfd": Contrast(seeds=[0, 1], difference=-1, low=-2, high=0, ratio=0.8, ratio_low=0.6, ratio_high=1.1),
+        "rfd": Contrast(seeds=[0], difference=1, ratio=1.25),
+    }
     points = [
-        Point(
-            "a", "into a", {"prologue.ar_weight": 0.1, "rfd": 2.5, "gfd": 4.0, "gfd_plain": 9.0}, {"gfd": 0.25}, sweep
-        ),
+        Point("a", "into a", values, {"gfd": 0.25}, sweep, differing, {"gfd": 0.5}),
         Point("b", "into a", {"prologue.ar_weight": 0.01, "rfd": 3.5, "gfd": 5.0, "gfd_plain": 8.0}, {}, None),
         Point("alone", "alone", {"prologue.ar_weight": 3.0, "rfd": 1.5, "gfd": None, "gfd_plain": 7.0}, {}, None),
     ]
@@ -163,10 +167,12 @@ def test_figures_say_what_they_show(tmp_path: Path) -> None:
     assert "gfd: a 4 ± 0.25; b 5." in told["bars"]
     assert "rfd: into a 3.5 at 0.01, 2.5 at 0.1; alone 1.5 at 3" in str(told["lines"])
     assert "a from 9 to 8" in str(told["sweep"])
+    assert told["ratios"] == "gfd: a 0.800 [0.600, 1.100], the paper's 0.50. rfd: a 1.250"
     for kind in told:
         assert (tmp_path / f"{kind}.svg").stat().st_size > 1000
         assert (tmp_path / f"{kind}.png").stat().st_size > 1000
-    assert draw_chart(figures["sweep"].chart, points[1:], {}, tmp_path / "none.svg") is None
+    for kind in ("sweep", "ratios"):
+        assert draw_chart(figures[kind].chart, points[1:], {}, tmp_path / "none.svg") is None
     assert not (tmp_path / "none.svg").exists()
 
 

@@ -1,23 +1,30 @@
-"""Figures of studies: bars by row, lines over a param, guidance sweeps of several systems in one chart."""
+"""Figures of studies: bars by row, ratios to the baseline, lines over a param, guidance sweeps in one chart."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
-from prologue.figures.style import BLUE, save, styled
+from prologue.figures.style import BLUE, INK, save, styled
+from prologue.measures.seeds import Contrast
 
 MARKERS = "osD^vPX*"  # a shape of its own for each line, beside its colour
+TICKS = (1, 1.2, 1.5, 2, 3, 5, 7, 8.5)  # of ratios, and a tenth of them
+Kind = Literal["bars", "lines", "ratios", "sweep"]
 
 
 @dataclass(frozen=True)
 class Chart:
-    """What is drawn: bars of the rows, lines over `x`, or the rows' sweeps; a panel for each of `y`."""
+    """What is drawn: bars of the rows, lines over `x`, or the rows' sweeps, with a panel for each of `y`; or the rows'
+    ratios to the baseline, all of `y` in one panel.
+    """
 
-    kind: Literal["bars", "lines", "sweep"]
+    kind: Kind
     x: str
     y: list[str]
     log: bool
@@ -25,8 +32,8 @@ class Chart:
 
 @dataclass(frozen=True)
 class Point:
-    """A row that is done: its label, the line it belongs to, its sweep; by key its params and mean measurements, and
-    how these spread over seeds.
+    """A row that is done: its label, the line it belongs to, its sweep; by key its params and mean measurements, how
+    these spread over seeds, how they differ from the baseline's, and the paper's ratio to it.
     """
 
     label: str
@@ -34,28 +41,93 @@ class Point:
     values: dict[str, Any]
     spread: dict[str, float]
     sweep: pd.DataFrame | None
+    against: dict[str, Contrast] = field(default_factory=dict)
+    paper: dict[str, float] = field(default_factory=dict)
 
 
 def draw_chart(chart: Chart, points: list[Point], labels: dict[str, str], path: Path) -> str | None:
-    """Draw to PATH.svg and PATH.png; a panel for each of `chart.y`. Returns the figure in words, None without data."""
-    draw = {"bars": _bars, "lines": _lines, "sweep": _sweeps}[chart.kind]
+    """Draw to PATH.svg and PATH.png. Returns the figure in words, None without data."""
     with styled():
-        canvas = Figure(figsize=(min(3.7 * len(chart.y) + 0.3, 11), 3.4), layout="constrained")
-        panels = canvas.subplots(1, len(chart.y), squeeze=False)[0]
-        words = []
-        for panel, key in zip(panels, chart.y, strict=True):
-            told = draw(panel, chart, key, points)
-            if told:
-                words.append(f"{labels.get(key, key)}: {'; '.join(told)}")
-            panel.set_ylabel(labels.get(key, key))
-            panel.set_xlabel(labels.get(chart.x, panel.get_xlabel()))
-        if not words:
-            return None
+        words = (_ratios if chart.kind == "ratios" else _panels)(chart, points, labels, path)
+    return ". ".join(words) if words else None
+
+
+def _panels(chart: Chart, points: list[Point], labels: dict[str, str], path: Path) -> list[str]:
+    """A panel for each of `chart.y`. Returns what each shows; nothing is written where none shows anything."""
+    draw = {"bars": _bars, "lines": _lines, "sweep": _sweeps}[chart.kind]
+    canvas = Figure(figsize=(min(3.7 * len(chart.y) + 0.3, 11), 3.4), layout="constrained")
+    panels = canvas.subplots(1, len(chart.y), squeeze=False)[0]
+    words = []
+    for panel, key in zip(panels, chart.y, strict=True):
+        told = draw(panel, chart, key, points)
+        if told:
+            words.append(f"{labels.get(key, key)}: {'; '.join(told)}")
+        panel.set_ylabel(labels.get(key, key))
+        panel.set_xlabel(labels.get(chart.x, panel.get_xlabel()))
+    if words:
         handles, names = panels[0].get_legend_handles_labels()
         if len(names) > 1:
             canvas.legend(handles, names, loc="outside lower center", ncols=len(chart.y))
         save(canvas, path)
-    return ". ".join(words)
+    return words
+
+
+def _ratios(chart: Chart, points: list[Point], labels: dict[str, str], path: Path) -> list[str]:
+    """A line for each of `chart.y`, on it a mark for each row: its ratio to the baseline, the interval, the paper's.
+
+    Returns what each line shows; nothing is written without any.
+    """
+    keys = [key for key in chart.y if any(key in point.against for point in points)]
+    compared = [point for point in points if any(key in point.against for key in keys)]
+    canvas = Figure(figsize=(9, 1 + 0.24 * len(keys) * len(compared)), layout="constrained")
+    panel = canvas.subplots()
+    words = []
+    for place, key in enumerate(keys):
+        told = []
+        for number, point in enumerate(compared):
+            if key in point.against:
+                told.append(_mark(panel, place + 0.7 * ((number + 0.5) / len(compared) - 0.5), number, point, key))
+        words.append(f"{labels.get(key, key)}: {'; '.join(told)}")
+    if words:
+        panel.axvline(1, color=INK, linewidth=1, zorder=1)
+        panel.set_yticks(range(len(keys)), [labels.get(key, key) for key in keys])
+        panel.invert_yaxis()
+        panel.grid(axis="y", visible=False)
+        panel.set_xscale("log")
+        panel.xaxis.set_major_locator(LogLocator(subs=TICKS))
+        panel.xaxis.set_minor_locator(NullLocator())
+        panel.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        canvas.legend(handles=_legend(compared), loc="outside lower center", ncols=len(compared) + 1)
+        save(canvas, path)
+    return words
+
+
+def _mark(panel: Axes, height: float, number: int, point: Point, key: str) -> str:
+    """A row's ratio with its interval and in words, and the paper's, hollow. Returns both in words."""
+    found, paper, look = point.against[key], point.paper.get(key), _look(number)
+    assert found.ratio is not None
+    low, high = found.ratio_low or found.ratio, found.ratio_high or found.ratio
+    panel.errorbar(found.ratio, height, xerr=[[found.ratio - low], [high - found.ratio]], capsize=3, **look)
+    panel.text(1.01, height, found.ratio_text, transform=panel.get_yaxis_transform(), va="center", fontsize=9)
+    if paper is None:
+        return f"{point.label} {found.ratio_text}"
+    panel.plot(paper, height, markerfacecolor="none", **look)
+    return f"{point.label} {found.ratio_text}, the paper's {paper:.2f}"
+
+
+def _look(number: int) -> dict[str, Any]:
+    """Marker and colour of a row."""
+    return {"marker": MARKERS[number % len(MARKERS)], "color": f"C{number % 6}"}
+
+
+def _legend(compared: list[Point]) -> list[Line2D]:
+    """A mark for each row, and a hollow one where some have the paper's ratio."""
+    handles = [Line2D([], [], linestyle="none", label=point.label, **_look(n)) for n, point in enumerate(compared)]
+    if any(point.paper for point in compared):
+        paper = Line2D([], [], marker="o", color=INK, markerfacecolor="none", linestyle="none")
+        paper.set_label("the paper's, ImageNet 256")
+        handles.append(paper)
+    return handles
 
 
 def _bars(panel: Axes, chart: Chart, key: str, points: list[Point]) -> list[str]:

@@ -29,6 +29,14 @@ class Contrast(BaseModel):
         """Whether the interval of the difference leaves out zero."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
+    @property
+    def ratio_text(self) -> str:
+        """The ratio with its interval; empty where there is none."""
+        if self.ratio is None:
+            return ""
+        ends = "" if self.ratio_low is None else f" [{self.ratio_low:.3f}, {self.ratio_high:.3f}]"
+        return f"{self.ratio:.3f}{ends}"
+
 
 def spread(values: Values) -> float | None:
     """Standard deviation over seeds; None of fewer than two."""

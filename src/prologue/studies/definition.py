@@ -21,7 +21,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from ruamel.yaml.error import YAMLError
@@ -31,7 +31,7 @@ from prologue.core.errors import PrologueError
 from prologue.core.files import read_yaml
 from prologue.core.params import Params, Section
 from prologue.core.variants import Overrides, apply_overrides, load_variants
-from prologue.figures.studies import Chart
+from prologue.figures.studies import Chart, Kind
 from prologue.studies.columns import KNOWN, metrics_of
 
 STUDIES = Path("studies")
@@ -56,9 +56,9 @@ class RowDefinition(Section):
 
 
 class FigureDefinition(Section):
-    """A figure: bars of columns by row, lines of columns over a param or column, or the rows' sweeps."""
+    """A figure: bars of columns by row, ratios to the baseline, lines over a param or column, or the rows' sweeps."""
 
-    kind: Literal["bars", "lines", "sweep"]
+    kind: Kind
     title: str
     caption: str
     x: str = ""
@@ -97,6 +97,8 @@ class StudyDefinition(Section):
         labels = [row.label for row in self.rows]
         if self.baseline and self.baseline not in labels:
             raise ValueError(f"baseline: there is no row {self.baseline}; known: {', '.join(labels)}")
+        if not self.baseline and any(figure.kind == "ratios" for figure in self.figures):
+            raise ValueError("figures: ratios are to the baseline, and there is none")
         return self
 
     @property

@@ -12,7 +12,7 @@ import pandas as pd
 from prologue.core.files import replacing
 from prologue.figures.studies import Point, draw_chart
 from prologue.measures.registry import Metrics
-from prologue.measures.seeds import contrast, spread
+from prologue.measures.seeds import Contrast, contrast, spread
 from prologue.studies.columns import column, intervals, measure
 from prologue.studies.definition import StudyDefinition, StudyRow
 from prologue.studies.experiments import failure, git, queue_states
@@ -71,10 +71,7 @@ def write_results(
 
 
 def _row(own: list[Result], baseline: list[Result], definition: StudyDefinition) -> Row:
-    first = own[0].row
-    values, others = (_by_seed(results, definition.columns) for results in (own, baseline))
-    compared = definition.columns if first.label != definition.baseline else []
-    contrasts = {key: contrast(values[key], others[key]) for key in compared}
+    first, values = own[0].row, _by_seed(own, definition.columns)
     return Row(
         label=first.label,
         overrides={key: value for key, value in first.overrides.items() if key != "seed"},
@@ -82,7 +79,7 @@ def _row(own: list[Result], baseline: list[Result], definition: StudyDefinition)
         runs=[_run(result, definition.columns) for result in own],
         metrics={key: fmean(found.values()) if found else None for key, found in values.items()},
         spread={key: spread(found) for key, found in values.items()},
-        against_baseline={key: found for key, found in contrasts.items() if found},
+        against_baseline=_against(baseline, own, definition.columns),
         paper=first.paper,  # type: ignore[arg-type]  # pydantic lets values be None
     )
 
@@ -104,9 +101,18 @@ def _by_seed(results: list[Result], keys: list[str]) -> dict[str, dict[int, floa
     return {key: {seed: value for seed, own in found.items() if (value := own[key]) is not None} for key in keys}
 
 
+def _against(baseline: list[Result], own: list[Result], keys: list[str]) -> dict[str, Contrast]:
+    """How a row differs from the baseline in each metric that both have of some seed; nothing of the baseline."""
+    if own is baseline:
+        return {}
+    values, others = _by_seed(own, keys), _by_seed(baseline, keys)
+    return {key: found for key in keys if (found := contrast(values[key], others[key]))}
+
+
 def _draw(definition: StudyDefinition, results: dict[str, list[Result]], folder: Path) -> list[StudyFigure]:
     """Draw the figures for which there are results."""
-    points = []
+    points, baseline = [], results.get(definition.baseline, [])
+    papers = baseline[0].row.paper if baseline else {}
     for own in results.values():
         done = [result.saved for result in own if result.saved]
         if done:
@@ -114,7 +120,10 @@ def _draw(definition: StudyDefinition, results: dict[str, list[Result]], folder:
             row, means = own[0].row, {key: fmean(found.values()) for key, found in values.items() if found}
             spreads = {key: over for key, found in values.items() if (over := spread(found)) is not None}
             sweep = None if done[0].sweep is None else pd.read_csv(io.StringIO(done[0].sweep))
-            points.append(Point(row.label, row.group or row.label, done[0].params | means, spreads, sweep))
+            against = {key: found for key, found in _against(baseline, own, list(values)).items() if found.ratio}
+            paper = {key: row.paper[key] / value for key, value in papers.items() if key in row.paper}
+            params = done[0].params | means
+            points.append(Point(row.label, row.group or row.label, params, spreads, sweep, against, paper))
     everything = [result.metrics for own in results.values() for result in own if result.saved]
     labels = {key: column(key, everything).label for key in definition.measured}
     figures = []

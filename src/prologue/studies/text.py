@@ -87,10 +87,7 @@ def contrast_text(found: Contrast | None) -> str:
     text = f"{found.difference:+.4g}"
     if found.low is not None:
         text += f" [{found.low:+.4g}, {found.high:+.4g}]"
-    if found.ratio is None:
-        return text
-    text += f"; ratio {found.ratio:.3f}"
-    return text if found.ratio_low is None else f"{text} [{found.ratio_low:.3f}, {found.ratio_high:.3f}]"
+    return f"{text}; ratio {found.ratio_text}" if found.ratio_text else text
 
 
 def _compared(study: Study, row: Row, column: Column) -> str:
