@@ -15,6 +15,7 @@ from prologue.measures.seeds import Contrast
 
 MARKERS = "osD^vPX*"  # a shape of its own for each line, beside its colour
 TICKS = (1, 1.2, 1.5, 2, 3, 5, 7, 8.5)  # of ratios, and a tenth of them
+RING: dict[str, Any] = {"markerfacecolor": "none", "markersize": 9, "linestyle": "none"}  # around another mark
 Kind = Literal["bars", "lines", "ratios", "sweep"]
 
 
@@ -97,21 +98,23 @@ def _ratios(chart: Chart, points: list[Point], labels: dict[str, str], path: Pat
         panel.xaxis.set_major_locator(LogLocator(subs=TICKS))
         panel.xaxis.set_minor_locator(NullLocator())
         panel.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        canvas.legend(handles=_legend(compared), loc="outside lower center", ncols=len(compared) + 1)
+        canvas.legend(handles=_legend(compared, keys), loc="outside lower center", ncols=len(compared) + 1)
         save(canvas, path)
     return words
 
 
 def _mark(panel: Axes, height: float, number: int, point: Point, key: str) -> str:
-    """A row's ratio with its interval and in words, and the paper's, hollow. Returns both in words."""
+    """A row's ratio with its interval and in words, and the paper's, a ring. Returns both in words."""
     found, paper, look = point.against[key], point.paper.get(key), _look(number)
     assert found.ratio is not None
-    low, high = found.ratio_low or found.ratio, found.ratio_high or found.ratio
-    panel.errorbar(found.ratio, height, xerr=[[found.ratio - low], [high - found.ratio]], capsize=3, **look)
+    panel.plot(found.ratio, height, **look)
+    if found.ratio_low is not None and found.ratio_high is not None:
+        ends = [found.ratio_low, found.ratio_high]
+        panel.plot(ends, [height, height], marker="|", markersize=8, color=look["color"])
     panel.text(1.01, height, found.ratio_text, transform=panel.get_yaxis_transform(), va="center", fontsize=9)
     if paper is None:
         return f"{point.label} {found.ratio_text}"
-    panel.plot(paper, height, markerfacecolor="none", **look)
+    panel.plot(paper, height, **RING, **look)
     return f"{point.label} {found.ratio_text}, the paper's {paper:.2f}"
 
 
@@ -120,13 +123,11 @@ def _look(number: int) -> dict[str, Any]:
     return {"marker": MARKERS[number % len(MARKERS)], "color": f"C{number % 6}"}
 
 
-def _legend(compared: list[Point]) -> list[Line2D]:
-    """A mark for each row, and a hollow one where some have the paper's ratio."""
+def _legend(compared: list[Point], keys: list[str]) -> list[Line2D]:
+    """A mark for each row, and a ring where the paper's ratio is drawn."""
     handles = [Line2D([], [], linestyle="none", label=point.label, **_look(n)) for n, point in enumerate(compared)]
-    if any(point.paper for point in compared):
-        paper = Line2D([], [], marker="o", color=INK, markerfacecolor="none", linestyle="none")
-        paper.set_label("the paper's, ImageNet 256")
-        handles.append(paper)
+    if any(key in point.paper for point in compared for key in keys):
+        handles.append(Line2D([], [], marker="o", color=INK, label="the paper's, ImageNet 256", **RING))
     return handles
 
 

@@ -93,7 +93,7 @@ class StudyDefinition(Section):
 
     @model_validator(mode="after")
     def has_its_baseline(self) -> "StudyDefinition":
-        """Refuse a baseline that is no row."""
+        """Refuse a baseline that is no row, and ratios without one."""
         labels = [row.label for row in self.rows]
         if self.baseline and self.baseline not in labels:
             raise ValueError(f"baseline: there is no row {self.baseline}; known: {', '.join(labels)}")

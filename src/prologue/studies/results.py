@@ -79,7 +79,7 @@ def _row(own: list[Result], baseline: list[Result], definition: StudyDefinition)
         runs=[_run(result, definition.columns) for result in own],
         metrics={key: fmean(found.values()) if found else None for key, found in values.items()},
         spread={key: spread(found) for key, found in values.items()},
-        against_baseline=_against(baseline, own, definition.columns),
+        against_baseline=_against(own, baseline, definition.columns),
         paper=first.paper,  # type: ignore[arg-type]  # pydantic lets values be None
     )
 
@@ -101,7 +101,7 @@ def _by_seed(results: list[Result], keys: list[str]) -> dict[str, dict[int, floa
     return {key: {seed: value for seed, own in found.items() if (value := own[key]) is not None} for key in keys}
 
 
-def _against(baseline: list[Result], own: list[Result], keys: list[str]) -> dict[str, Contrast]:
+def _against(own: list[Result], baseline: list[Result], keys: list[str]) -> dict[str, Contrast]:
     """How a row differs from the baseline in each metric that both have of some seed; nothing of the baseline."""
     if own is baseline:
         return {}
@@ -120,10 +120,10 @@ def _draw(definition: StudyDefinition, results: dict[str, list[Result]], folder:
             row, means = own[0].row, {key: fmean(found.values()) for key, found in values.items() if found}
             spreads = {key: over for key, found in values.items() if (over := spread(found)) is not None}
             sweep = None if done[0].sweep is None else pd.read_csv(io.StringIO(done[0].sweep))
-            against = {key: found for key, found in _against(baseline, own, list(values)).items() if found.ratio}
+            against = {key: found for key, found in _against(own, baseline, list(values)).items() if found.ratio}
             paper = {key: row.paper[key] / value for key, value in papers.items() if key in row.paper}
-            params = done[0].params | means
-            points.append(Point(row.label, row.group or row.label, params, spreads, sweep, against, paper))
+            known = done[0].params | means
+            points.append(Point(row.label, row.group or row.label, known, spreads, sweep, against, paper))
     everything = [result.metrics for own in results.values() for result in own if result.saved]
     labels = {key: column(key, everything).label for key in definition.measured}
     figures = []
