@@ -16,6 +16,7 @@ from prologue.measures.seeds import Contrast
 MARKERS = "osD^vPX*"  # a shape of its own for each line, beside its colour
 TICKS = (1, 1.2, 1.5, 2, 3, 5, 7, 8.5)  # of ratios, and a tenth of them
 RING: dict[str, Any] = {"markerfacecolor": "none", "markersize": 9, "linestyle": "none"}  # around another mark
+ROOM = 1.25  # times the outermost marks: what an axis of ratios shows
 Kind = Literal["bars", "lines", "ratios", "sweep"]
 
 
@@ -95,6 +96,8 @@ def _ratios(chart: Chart, points: list[Point], labels: dict[str, str], path: Pat
         panel.invert_yaxis()
         panel.grid(axis="y", visible=False)
         panel.set_xscale("log")
+        marks = [mark for point in compared for key in keys for mark in _marks(point, key)]
+        panel.set_xlim(min(marks) / ROOM, max(marks) * ROOM)  # the ends of intervals beyond are in the words beside
         panel.xaxis.set_major_locator(LogLocator(subs=TICKS))
         panel.xaxis.set_minor_locator(NullLocator())
         panel.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
@@ -116,6 +119,13 @@ def _mark(panel: Axes, height: float, number: int, point: Point, key: str) -> st
         return f"{point.label} {found.ratio_text}"
     panel.plot(paper, height, **RING, **look)
     return f"{point.label} {found.ratio_text}, the paper's {paper:.2f}"
+
+
+def _marks(point: Point, key: str) -> list[float]:
+    """A row's ratio and the paper's, where they are known."""
+    found = point.against.get(key)
+    known = (found.ratio, point.paper.get(key)) if found else ()
+    return [ratio for ratio in known if ratio is not None]
 
 
 def _look(number: int) -> dict[str, Any]:
