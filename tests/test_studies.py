@@ -167,6 +167,7 @@ def test_figures_say_what_they_show(tmp_path: Path) -> None:
     assert "gfd: a 4 ± 0.25; b 5." in told["bars"]
     assert "rfd: into a 3.5 at 0.01, 2.5 at 0.1; alone 1.5 at 3" in str(told["lines"])
     assert "a from 9 to 8" in str(told["sweep"])
+    assert "gfd_lite2" in (tmp_path / "sweep.svg").read_text()
     assert told["ratios"] == "gfd: a 0.800 [0.600, 1.100], the paper's 0.50. rfd: a 1.250"
     assert "0.800 [0.600, 1.100]" in (tmp_path / "ratios.svg").read_text()
     for kind in told:

@@ -64,7 +64,7 @@ def _panels(chart: Chart, points: list[Point], labels: dict[str, str], path: Pat
         told = draw(panel, chart, key, points)
         if told:
             words.append(f"{labels.get(key, key)}: {'; '.join(told)}")
-        panel.set_ylabel(labels.get(key, key))
+        panel.set_ylabel(labels.get(key, panel.get_ylabel() or key))
         panel.set_xlabel(labels.get(chart.x, panel.get_xlabel()))
     if words:
         handles, names = panels[0].get_legend_handles_labels()
@@ -196,5 +196,6 @@ def _sweeps(panel: Axes, chart: Chart, key: str, points: list[Point]) -> list[st
         table = point.sweep.sort_values(axis)
         panel.plot(table[axis], table[column], marker=MARKERS[number % len(MARKERS)], label=point.label)
         panel.set_xlabel(axis)
+        panel.set_ylabel(column)
         told.append(f"{point.label} from {table[column].iloc[0]:.4g} to {table[column].iloc[-1]:.4g}")
     return told
