@@ -135,6 +135,19 @@ def test_the_micro_batch_that_fits_is_told(monkeypatch: pytest.MonkeyPatch, caps
     assert "PROLOGUE_MICRO_BATCH" in printed
 
 
+def test_an_imported_tokenizer_is_told_from_the_params(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["prologue", "describe"])
+    monkeypatch.chdir(tmp_path)
+    for source in ("train", "titok"):
+        Path("params.yaml").write_text(
+            (ROOT / "params.yaml").read_text().replace("source: train", f"source: {source}", 1)
+        )
+        cli.main()
+        assert ("is imported" in capsys.readouterr().out) == (source == "titok")
+
+
 @pytest.mark.parametrize("name", ["one_gpu_64", "one_gpu_128", "one_gpu_256"])
 def test_the_scales_of_one_gpu_fit_24_gb(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     params = variant(monkeypatch, name)

@@ -75,6 +75,8 @@ def test_a_drawn_image_tells_how_it_was_made_and_comes_again(address: tuple[str,
     assert recipe["image"] == 1
     assert recipe["prologue"] == second["prologue"]
     assert recipe["seed"] == 3
+    assert recipe["settings"]["visual"]["guidance"] == ASKED["guidance"]
+    assert recipe["settings"]["watermark"] == {"strength": 0}
     assert ask(address, "/draw", ASKED)[1] == answer
     held = ask(address, "/draw", {**ASKED, "prologue": second["prologue"]})[1]["images"]
     assert [image["prologue"] for image in held] == [second["prologue"]] * 2

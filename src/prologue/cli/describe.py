@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MANIFEST = Path("data/shards/manifest.json")
 IMAGENET_CLASSES = 1000
+SIZED_BY_PARAMS = ("train", "published", "folder")  # the tokenizer.source of our own architecture
 
 EXAMPLES = """\
   prologue describe                            what params.yaml builds
@@ -48,6 +49,10 @@ def run(given: argparse.Namespace) -> None:
         table.add_row(part.name, size, f"{part.parameters:,}", part.paper, f"{part.flops / 1e9:.3g}")
     console = Console()
     console.print(table)
+    if params.tokenizer.source not in SIZED_BY_PARAMS:
+        console.print(
+            "The tokenizer is imported: its encoder and decoder are not those above; `prologue import` tells it."
+        )
     vocabulary = described.vocabulary
     tokens = f"{vocabulary.visual_tokens} visual tokens of {vocabulary.visual_codebook:,} codes"
     if vocabulary.prologue_tokens:

@@ -78,8 +78,7 @@ def run(given: argparse.Namespace) -> None:
     tokens = generator.sample(settings, labels, [(given.seed, image) for image in range(count)], prologue)
     images, names = generator.pixels(tokens), [generator.classes[label] for label in labels]
     files = [f"{image:06d}_{name.replace('/', '-')}" for image, name in enumerate(names)]
-    marked = {"watermark": {"strength": generator.watermark_strength}}
-    drawn = generator.recipe(seed=given.seed, settings=settings.model_dump() | marked, classes=names)
+    drawn = generator.drawn_recipe(settings, seed=given.seed, classes=names)
     if photos or given.hold_prologue:
         drawn["prologue"] = f"of {counted(len(photos), 'photo')}" if photos else "held by class"
     write_images(given.output, images, labels, files, turns_grid(images, names, len(chosen)), drawn)

@@ -129,7 +129,7 @@ def _marks(point: Point, key: str) -> list[float]:
 
 
 def _look(number: int) -> dict[str, Any]:
-    """Marker and colour of a row."""
+    """Marker and colour of a row, or of a line."""
     return {"marker": MARKERS[number % len(MARKERS)], "color": f"C{number % 6}"}
 
 
@@ -168,15 +168,14 @@ def _lines(panel: Axes, chart: Chart, key: str, points: list[Point]) -> list[str
             groups.setdefault(point.group, []).append(point)
     told = []
     for number, (group, members) in enumerate(groups.items()):
-        colour = f"C{number % 6}"
+        look = _look(number)
         ordered = sorted(members, key=lambda point: float(point.values[chart.x]))
         x, y = [point.values[chart.x] for point in ordered], [point.values[key] for point in ordered]
         if len(ordered) == 1:
-            panel.axhline(y[0], color=colour, linestyle="--", linewidth=1.2, label=group)
+            panel.axhline(y[0], color=look["color"], linestyle="--", linewidth=1.2, label=group)
         else:
             errors = [point.spread.get(key, 0.0) for point in ordered]
-            marker = MARKERS[number % len(MARKERS)]
-            panel.errorbar(x, y, errors, marker=marker, color=colour, label=group, capsize=3 if any(errors) else 0)
+            panel.errorbar(x, y, errors, label=group, capsize=3 if any(errors) else 0, **look)
         told.append(
             f"{group} " + ", ".join(f"{_told(point, key)} at {a:g}" for a, point in zip(x, ordered, strict=True))
         )
@@ -194,7 +193,7 @@ def _sweeps(panel: Axes, chart: Chart, key: str, points: list[Point]) -> list[st
             continue
         axis, column = point.sweep.columns[0], next(name for name in point.sweep.columns if name.startswith(key))
         table = point.sweep.sort_values(axis)
-        panel.plot(table[axis], table[column], marker=MARKERS[number % len(MARKERS)], label=point.label)
+        panel.plot(table[axis], table[column], label=point.label, **_look(number))
         panel.set_xlabel(axis)
         panel.set_ylabel(column)
         told.append(f"{point.label} from {table[column].iloc[0]:.4g} to {table[column].iloc[-1]:.4g}")

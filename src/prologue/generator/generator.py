@@ -64,6 +64,11 @@ class Generator:
         """The recipe of a file made by this model, and by what is given."""
         return {"model": self.name, "weights_sha256": self.weights_sha256, **made}
 
+    def drawn_recipe(self, run: GuidedRunParams, **made: object) -> Recipe:
+        """The recipe of images drawn by this model at some settings, marked or not, and by what is given."""
+        settings = run.model_dump() | {"watermark": {"strength": self.watermark_strength}}
+        return self.recipe(settings=settings, **made)
+
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width and colours of an image."""

@@ -82,7 +82,7 @@ class Answers:
                 run, [asked.label] * asked.images, [(asked.seed, image) for image in range(asked.images)], held
             )
             images = self.generator.pixels(tokens)
-        recipe = self.generator.recipe(**{"class": self.generator.classes[asked.label]}, **asked.model_dump())
+        recipe = self.generator.drawn_recipe(run, seed=asked.seed, **{"class": self.generator.classes[asked.label]})
         prologues = [None] * asked.images if tokens.prologue is None else tokens.prologue.tolist()
         return {
             "images": [

@@ -36,7 +36,8 @@ def write_first_look(generator: Generator, output: Path) -> Path:
         folder.mkdir()
         for name, picture in pictures.items():
             origin: Origin = "trainedAlgorithmicMedia" if name in DRAWN else "compositeWithTrainedAlgorithmicMedia"
-            save_picture(picture, folder / f"{name}.png", "png", generator.recipe(seed=0, picture=name), origin)
+            recipe = generator.drawn_recipe(generator.cfg, seed=0) if name in DRAWN else generator.recipe()
+            save_picture(picture, folder / f"{name}.png", "png", recipe | {"picture": name}, origin)
         (folder / PAGE).write_text(template.render(name=generator.name, pictures=list(pictures)))
     return output / PAGE
 
