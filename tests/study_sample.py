@@ -90,7 +90,10 @@ json.dump({{"classes": names}}, open("data/tokens/manifest.json", "w"))
 for stage in pathlib.Path("{ROOT / "reports" / "metrics"}").glob("*.json"):
     values = json.loads(stage.read_text())
     if stage.stem == "evaluate_generation":
-        values["cfg"]["gfd_lite2"] = 323.5 + 30 * (3 - guidance)
+        distance = values["cfg"]["gfd_lite2"] = 323.5 + 30 * (3 - guidance)
+        values["cfg"]["interval"]["gfd_lite2"] = {{"low": distance - 5, "high": distance + 5}}
+        distance = values["no_cfg"]["gfd_lite2"] = 400 + 3 * guidance
+        values["no_cfg"]["interval"]["gfd_lite2"] = {{"low": distance - 5, "high": distance + 5}}
         values["cfg"]["samples_sha256"] = str(guidance)
         values["floor"]["gfd_lite2"] = 40 + 6.5 * (3 - guidance)
     json.dump(values, open(f"reports/metrics/{{stage.name}}", "w"))

@@ -1,7 +1,9 @@
 """`PROLOGUE_RESUME`: a training goes on from other work only where that fits, and nothing is lost by asking."""
 
+import fcntl
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from prologue.core.errors import PrologueError
 from prologue.core.files import read_json, write_json
 from prologue.core.work import Origin
 from prologue.training.adoption import adopt
-from prologue.training.checkpoint import Checkpoints, TrainingState
+from prologue.training.checkpoint import Checkpoints, TrainingState, steps_of
 
 STEPS = 10
 Ask = Callable[[Path | str], None]
@@ -147,6 +149,33 @@ def test_a_damaged_checkpoint_is_not_adopted(ask: Ask, capsys: pytest.CaptureFix
     assert run.begin() == 2
     assert "step_00000004 is damaged and not used" in capsys.readouterr().err
     assert read_json(run.folder / "step_00000002" / "checkpoint.json")["adopted"][0]["step"] == 2
+
+
+def test_what_is_saved_after_a_damaged_checkpoint_is_kept() -> None:
+    run = Run(1.0).train(2, 4, 6)
+    for step in (4, 6):
+        (run.folder / f"step_{step:08d}" / "modules.safetensors").write_bytes(b"cut")
+    (run.folder / "step_00000002").mkdir()  # `keep` is 2
+    again = Run(1.0)
+    assert again.begin() == 0
+    again.train(1, 3)
+    assert Run(1.0).begin() == 3
+    assert steps_of(run.folder) == [1, 3]
+
+
+def test_work_that_a_run_works_on_is_waited_for_aloud(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def busy(file: IO[str], operation: int) -> None:
+        asked.append(operation)
+        if operation & fcntl.LOCK_NB:
+            raise BlockingIOError
+
+    asked: list[int] = []
+    monkeypatch.setattr(fcntl, "flock", busy)
+    folder = Run(1.0).folder
+    assert asked == [fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_EX]
+    assert f"another run works in {folder}" in capsys.readouterr().err
 
 
 def test_work_that_a_run_works_on_is_left_to_it(ask: Ask) -> None:

@@ -46,10 +46,10 @@ def test_two_nodes_run_the_stages_that_one_dvc_starts(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_sigterm_at_torchrun_saves_the_step_and_the_same_command_goes_on(shards: Path, tmp_path: Path) -> None:
-    """As Slurm sends it ahead of the time limit."""
+    """As Slurm sends it ahead of the time limit; it reaches the workers that read the images too."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(TRAINING)]
     words = [str(shards), "tokenizer", "stage1.steps=40", "stage1.checkpoint_every=1000"]
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PROLOGUE_WORKERS": "1"}
     for name in ("alone", "stopped"):
         (tmp_path / name).mkdir()
     subprocess.run([*torchrun, *words], cwd=tmp_path / "alone", env=env, check=True, timeout=300)

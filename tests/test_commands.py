@@ -21,7 +21,11 @@ def test_every_example_is_a_command_line_that_is_understood(command: ModuleType)
 
 
 def test_what_is_not_understood_ends_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as end:
-        make_parser().parse_args(["sample", "--image", "many"])
-    assert end.value.code == 2
-    assert "many is no whole number above 0" in capsys.readouterr().err
+    for words, said in (
+        ("--image many", "many is no whole number above 0"),
+        ("--seed -1", "-1 is no whole number from 0"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            make_parser().parse_args(["sample", *words.split()])
+        assert end.value.code == 2
+        assert said in capsys.readouterr().err

@@ -3,8 +3,10 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from prologue.core.errors import PrologueError
 from prologue.evaluation import external
 from prologue.evaluation.external import evaluate
 from prologue.evaluation.image_sets import NpzImages
+from prologue.evaluation.reference import Reference
 
 COUNT = 24
 Pixels = np.ndarray
@@ -74,6 +77,24 @@ def test_images_of_many_sizes_are_measured_as_they_are_or_cropped_to_one(tmp_pat
     cropped = run(mixed, reference, size=16)
     assert cropped["crop"] == "centre, 16 px"
     assert cropped["fd_lite2"] != pytest.approx(together["fd_lite2"], rel=1e-2)
+
+
+def test_samples_of_another_size_than_the_pipelines_reference_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def of_32_px(*given: Any) -> Reference:
+        found = measured(*given)
+        return replace(found, protocol=found.protocol | {"image_size": 32})
+
+    measured = external._reference
+    monkeypatch.setattr(external, "_reference", of_32_px)
+    real = write_npz(tmp_path / "real.npz", pictures(0))
+    for size in (32, 16):
+        samples = pictures(1, size=size)
+        for given in (write_npz(tmp_path / "a.npz", samples), write_folder(tmp_path / str(size), list(samples))):
+            run(given, real)
+            warned = f"the samples have {size} px and the reference 32 px" in capsys.readouterr().err
+            assert warned == (size == 16)
 
 
 def test_the_reference_is_measured_once_and_again_when_its_images_change(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from huggingface_hub.errors import HFValidationError
 from PIL import Image
 from tiny import ROOT, tiny_params
@@ -17,7 +18,8 @@ from torch.nn.functional import cross_entropy
 from trained_project import make_trained_project
 
 from prologue.cli import main as cli
-from prologue.core.files import read_json, sha256
+from prologue.core.files import read_json, sha256, write_json
+from prologue.generator.card import LICENCES
 from prologue.generator.files import read_photo
 from prologue.generator.folders import load_generator, shipped_folder
 from prologue.measures.images import image_psnr
@@ -152,6 +154,10 @@ def test_encoding_and_decoding_are_the_tokenizers(run: Run, project: Path) -> No
         ("sample PROJECT --classes dawm,dusk", "there is no class 'dawm' in my-run; nearest: dawn"),
         ("sample PROJECT --output samples.gif", "samples.gif: give a picture (.png or .webp), an .npz, or a name"),
         ("sample PROJECT --guidance -1", "visual.guidance cannot be -1"),
+        ("sample PROJECT --guidance inf", "visual.guidance cannot be inf"),
+        ("sample PROJECT --output .", ".: give a file or a folder of its own name"),
+        ("sample PROJECT --key k", "--key marks nothing, as the model's watermark is off"),
+        ("sample PROJECT --images 10000 --output wide.webp", "a WebP has up to 16383 px a side"),
         ("sample nowhere", "nowhere is no folder: give a project, an exported or a published model, or `small`"),
         ("sample PROJECT/data", "holds no model: neither models/ar of a project"),
         ("sample PROJECT --prologue-from PROJECT/params.yaml", "params.yaml cannot be used: does not decode"),
@@ -199,6 +205,7 @@ def test_an_exported_model_is_equal_to_the_bit_and_samples_the_same(run: Run, pr
     assert moved.weights_sha256 == generator.weights_sha256 != load_generator("half").weights_sha256
     assert moved.classes == generator.classes
     assert moved.cfg == generator.cfg
+    assert moved.precision == generator.precision == "fp32"
     shutil.rmtree("moved/model/ar")
     status, printed = run("sample", "moved/model")
     assert status == 1
@@ -263,10 +270,32 @@ def test_the_card_tells_what_the_run_recorded_and_nothing_else(run: Run, project
     assert read_json(ROOT / "reports" / "metrics" / "ar.json")["cpu"] in card
     assert "an estimate, as nothing was metered" in card
     assert not Path("told/LICENSE").exists(), "the licence of these photos is not known"
+    ours, params = next(iter(LICENCES)), Path("whole/params.yaml")
+    for digest, source, mit in (("0", "train", False), (ours, "folder", False), (ours, "train", True)):
+        write_json(Path("whole/data/source.json"), {"sha256": digest})
+        own = yaml.safe_load(params.read_text())
+        own["tokenizer"]["source"] = source
+        params.write_text(yaml.safe_dump(own))
+        status, printed = run("export", "of", "--model", "whole")
+        assert status == 0, printed
+        assert Path("of/LICENSE").exists() == mit
+        card = Path("of/README.md").read_text()
+        assert ("license: mit" in card) == mit
+        assert ("Imported: the tokenizer (folder). Trained were" in card) == (source == "folder")
     assert read_json(Path("told/metrics.json"))["evaluate_reconstruction"]["psnr"] == psnr
     assert Path("told/params.yaml").read_bytes() == Path("whole/params.yaml").read_bytes()
     parts = card.split("## ")[1:]
     assert all(len(part.strip().splitlines()) > 1 for part in parts), "a heading with nothing under it"
+
+
+def test_first_pictures_are_of_the_projects_own_images(run: Run, project: Path, shards: Path) -> None:
+    shutil.copytree(project, "own")
+    assert run("try", "own", "--output", "without")[0] == 0
+    assert not Path("without/reconstructions.png").exists()
+    shutil.copytree(shards, "own/data/shards")
+    assert run("try", "own", "--output", "with")[0] == 0
+    assert Path("with/reconstructions.png").is_file()
+    assert "model that ships" not in Path("with/index.html").read_text()
 
 
 def test_the_model_that_ships_is_the_default_runs() -> None:

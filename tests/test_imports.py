@@ -15,6 +15,7 @@ from training_run import run_stages
 
 from prologue.cli.main import main
 from prologue.core.errors import PrologueError
+from prologue.core.files import write_json
 from prologue.core.params import Pixels
 from prologue.core.variants import Overrides
 from prologue.interop import load_tokenizer
@@ -88,6 +89,18 @@ def test_a_folder_of_another_run_takes_the_place_of_training(shards: Path) -> No
     assert all(torch.equal(expected[name], got[name]) for name in expected)
     with pytest.raises(PrologueError, match=r"tokenizer\.codebook is 33, the checkpoint has 32"):
         run_stages(tiny_params(**as_keywords(imported | {"tokenizer.codebook": 33})), shards, ["tokenizer"])
+
+
+def test_a_whole_export_is_sent_to_its_tokenizer_and_a_pointer_to_git_lfs(shards: Path) -> None:
+    run_stages(tiny_params(), shards, ["tokenizer"], Path("export"))
+    write_json(Path("export/config.json"), {"format": "prologue"})
+    with pytest.raises(PrologueError, match="export is a whole export; give its export/tokenizer"):
+        flags_of(Path("export"))
+    weights = Path("export/tokenizer/model.safetensors")
+    for content, said in ((weights.read_bytes()[:99], "damaged or cut"), (b"version https://git-lfs", "git lfs pull")):
+        weights.write_bytes(content)
+        with pytest.raises(PrologueError, match=f"safetensors cannot be read: .*{said}"):
+            flags_of(Path("export/tokenizer"))
 
 
 def test_a_wrong_or_partial_vq_model_is_refused_by_name(vq_folder: Path) -> None:

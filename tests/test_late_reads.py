@@ -1,11 +1,13 @@
 """Losses read every few steps, as on a GPU: the same training, no step that waits, NaN stopped in time."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file
 from tiny import tiny_params
 from torch import Tensor
@@ -15,6 +17,8 @@ from training_run import run_stages
 from prologue.core.errors import PrologueError
 from prologue.training import loop
 from prologue.training.ar import ARTask
+from prologue.training.checkpoint import Checkpoints
+from prologue.training.stop import Stopped, StopRequest
 from prologue.training.tokenizer import TokenizerTask
 
 READS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
@@ -40,6 +44,16 @@ class Reads(TorchDispatchMode):
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.count += function in READS
         return function(*args, **(kwargs or {}))
+
+
+def noted(names: list[str], method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method whose calls are noted."""
+
+    def call(*arguments: Any) -> Any:
+        names.append(method.__name__)
+        return method(*arguments)
+
+    return call
 
 
 def test_the_training_is_the_same_to_the_bit(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,6 +96,26 @@ def test_a_step_waits_for_no_number(
     with reads:
         torch.ones(1).item()
     assert reads.count == 1
+
+
+@pytest.mark.usefixtures("late")
+def test_a_stop_is_no_curve_and_ends_no_process_before_the_step_is_saved(
+    shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = tiny_params(stage1__log_every=3, stage1__validate_every=6, stage1__checkpoint_every=6)
+    with monkeypatch.context() as patch:
+        asked = StopRequest()
+        asked.made = True
+        patch.setattr(loop, "stop_requests", lambda: nullcontext(asked))
+        order: list[str] = []
+        patch.setattr(Checkpoints, "save", noted(order, Checkpoints.save))
+        patch.setattr(Accelerator, "wait_for_everyone", noted(order, Accelerator.wait_for_everyone))
+        with pytest.raises(Stopped, match="stopped at step 3 of 6"):
+            run_stages(params, shards, ["tokenizer"])
+        assert order[-2:] == ["save", "wait_for_everyone"]
+    run_stages(params, shards, ["tokenizer"])
+    assert {path.stem for path in Path("curves/tokenizer/train").glob("*.tsv")} >= {"l1"}
+    assert not Path("curves/tokenizer/train/stop.tsv").exists()
 
 
 @pytest.mark.usefixtures("late")

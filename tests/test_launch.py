@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from launches import Launch
+from preloaded import Preloaded
 from tiny import ROOT
 
 from prologue.core import slots
@@ -17,6 +19,18 @@ from prologue.core.files import read_json
 from prologue.core.runtime import compiles_by_itself, start_accelerator
 from prologue.core.stage import run_stage
 
+ONE_FAILS = """
+from prologue.core.errors import PrologueError
+from prologue.core.launch import rank
+from prologue.core.stage import run_stage
+
+def work(params):
+    if rank() == 1:
+        raise PrologueError("its disk is full")
+    return {}
+
+run_stage("shards", work)
+"""
 SCRIPT = """
 import os, sys
 from prologue.core.launch import launch_as_configured, own_cores
@@ -121,3 +135,13 @@ def test_a_resumed_stage_counts_the_seconds_of_all_its_sessions(
     monkeypatch.chdir(tmp_path)
     run_stage("ar", lambda params: {"earlier_seconds": 100.0}, "one")
     assert 100 <= read_json(tmp_path / "reports" / "metrics" / "ar.json")["seconds"] < 200
+
+
+def test_an_error_that_one_process_meets_is_told(tmp_path: Path, preloaded: Preloaded) -> None:
+    script = tmp_path / "one_fails.py"
+    script.write_text(ONE_FAILS)
+    (tmp_path / "run").mkdir()
+    shutil.copy(ROOT / "params.yaml", tmp_path / "run")
+    launch = Launch(preloaded, tmp_path / "run", script, processes=2)
+    assert "shards, process 1: its disk is full" in launch.output()
+    assert [process.status for process in launch.processes] == [0, 1]

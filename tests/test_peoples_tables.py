@@ -6,11 +6,13 @@ from typing import Any
 
 import pyarrow
 import pytest
-from image_files import class_files, encoded, noise, write_folder, write_tar
+from calls import record_calls
+from image_files import class_files, encoded, noise, tree, write_folder, write_tar
 from pyarrow import parquet
 from reading import HELD_OUT, TWO, Files, expect, read
 
 from prologue.core.errors import PrologueError
+from prologue.data import shards as shards_module
 
 EQUAL = {"0": 20, "1": 20}
 
@@ -46,6 +48,21 @@ def test_parts_are_told_by_the_names_of_files(train: str, other: str, tmp_path: 
         write_tar(samples(count), tmp_path / "w" / f"set-{name}-000000.tar")
     for kind in ("p", "w"):
         expect(read(tmp_path / kind, tmp_path / "shards"), {"0": 14, "1": 14}, (20, 8), f"{other}-")
+
+
+def test_labels_that_are_mended_after_a_kill_are_those_that_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder, own in (("wrong", [0] * 20 + [1] * 20), ("right", labels(40))):
+        write_rows(tmp_path / folder / "all.parquet", image=images(40), label=own)
+    with monkeypatch.context() as patch:
+        record_calls(patch, shards_module, "write_shard", dies_after=2)
+        with pytest.raises(KeyboardInterrupt):
+            read(tmp_path / "wrong", tmp_path / "shards", images_per_shard=10)
+    (tmp_path / "right" / "all.parquet").replace(tmp_path / "wrong" / "all.parquet")
+    expect(read(tmp_path / "wrong", tmp_path / "shards", images_per_shard=10), EQUAL, HELD_OUT)
+    read(tmp_path / "wrong", tmp_path / "anew", images_per_shard=10)
+    assert tree(tmp_path / "shards") == tree(tmp_path / "anew")
 
 
 def test_a_column_of_splits_is_followed(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -118,6 +119,12 @@ def test_what_is_refused(
     assert answered == status
     assert said in answer["error"]
     assert "/tmp" not in answer["error"]
+
+
+def test_a_port_that_is_none_is_said(address: tuple[str, int]) -> None:
+    for port in (address[1], 70000):
+        with pytest.raises(PrologueError, match=f"cannot listen on 127.0.0.1:{port}: .*; give another --port"):
+            serve(SimpleNamespace(), "127.0.0.1", port)  # type: ignore[arg-type]
 
 
 def test_it_listens_on_the_loopback_and_keeps_its_page_to_itself(address: tuple[str, int]) -> None:

@@ -114,6 +114,26 @@ def test_verdict_follows_the_metrics(
     assert ("Not decided: generation (2.061 times closer)." in text) == (changes == generation(41.0, 4.0))
 
 
+@pytest.mark.parametrize(
+    ("tokenizer", "ar", "learned"),
+    [
+        ("train", "train", "A tokenizer and an AR model learned from"),
+        ("llamagen", "train", "An AR model learned from the ids that an imported tokenizer (llamagen) makes of"),
+        ("published", "published", "The tokenizer and the AR model were imported (published), and nothing was trained"),
+    ],
+)
+def test_what_is_imported_is_not_said_to_be_trained(
+    tmp_path: Path, params: Params, tokenizer: str, ar: str, learned: str
+) -> None:
+    sources = {"tokenizer": tokenizer, "ar": ar}
+    own = params.model_copy(
+        update={name: getattr(params, name).model_copy(update={"source": kind}) for name, kind in sources.items()}
+    )
+    text = build(tmp_path, own, METRICS).text
+    assert learned in text
+    assert ("images that no training here saw" in text) == (tokenizer != "train")
+
+
 def test_words_under_pictures_follow_the_numbers(tmp_path: Path, params: Params) -> None:
     read = {"attention": {"attention_to_prologue": {"mean": 0.25, "uniform": 0.125}}}
     for own, other, told in (

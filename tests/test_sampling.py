@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from calls import record_calls
+from image_files import class_files, write_folder
+from image_files import params as photo_params
 from launches import run_on_two
 from PIL import Image
 from preloaded import Preloaded
@@ -19,6 +21,7 @@ from prologue.core.files import write_json
 from prologue.core.params import Params, TransformerParams
 from prologue.core.precision import settle
 from prologue.core.recipe import read_recipe
+from prologue.data.shards import write_shards
 from prologue.models.ar import ARConfig, ARModel
 from prologue.models.saved import load_ar, load_tokenizer
 from prologue.models.vocabulary import Vocabulary
@@ -242,6 +245,16 @@ def test_the_stage_writes_adms_layout_figures_and_files(
     assert set(np.load("dusk/cfg.npz")["arr_1"].tolist()) == {1}
     with pytest.raises(PrologueError, match=r"there is no class 'noon'; known: dawn, dusk"):
         write(tiny_params(sampling__classes=["noon"]), trained, shards, "noon")
+
+
+def test_real_prologues_are_of_classes_that_have_real_images(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    photos = write_folder(class_files(2, "train/dawn", "train/dusk", "val/dusk"), tmp_path / "photos")
+    write_shards(photo_params(photos), 0, tmp_path / "o")
+    write(tiny_params(sampling__images=10, sampling__rows=1), trained, tmp_path / "o", "out")
+    assert Path("out_figures/real_prologue.png").is_file()
 
 
 def test_a_killed_run_goes_on_and_two_processes_draw_the_same(

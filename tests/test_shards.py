@@ -150,11 +150,17 @@ def test_damaged_and_odd_files_are_reported_by_name(tmp_path: Path) -> None:
     assert metrics["train"]["images"] + metrics["val"]["images"] == len(UNSPLIT)
 
 
-def test_too_many_damaged_files_stop_the_stage_and_leave_nothing(tmp_path: Path) -> None:
+def test_too_many_damaged_files_stop_the_stage_and_a_higher_limit_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = write_folder(UNSPLIT | {"cat/broken.png": b"x"}, tmp_path / "source")
-    with pytest.raises(PrologueError, match=r"cat/broken\.png: does not decode"):
-        write_shards(params(source, max_rejected=0.01), 0, tmp_path / "shards")
-    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+    written = record_calls(monkeypatch, shards_module, "write_shard")
+    for _ in range(2):
+        with pytest.raises(PrologueError, match=r"cat/broken\.png: does not decode"):
+            write_shards(params(source, max_rejected=0.01), 0, tmp_path / "shards")
+    assert not (tmp_path / "shards").exists()
+    write_shards(params(source, max_rejected=0.5), 0, tmp_path / "shards")
+    assert len(written) == len(set(written)), "none was written again"
 
 
 def test_a_class_without_a_usable_image_stops_the_stage(tmp_path: Path) -> None:

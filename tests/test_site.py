@@ -216,9 +216,14 @@ def test_the_committed_list_names_every_committed_study() -> None:
 def test_a_comparison_shows_what_differs(site: Path) -> None:
     page = (site / "comparisons/main_vs_sharp/index.html").read_text()
     text = " ".join(re.sub(r"<style>.*?</style>|<[^>]+>", " ", page, flags=re.DOTALL).split())
-    assert re.search(r"Of \d+ metrics that both measured, main is better on 0, sharp on 1, \d+ are equal\.", text)
+    assert re.search(
+        r"Of \d+ metrics that both measured, main is better on 0, sharp on 1, of 1 the 95 % intervals overlap, \d+ are",
+        text,
+    )
     assert "sampling.cfg.visual.guidance 2.0 3" in text
-    assert "353.5 323.5 (better) -30" in text
+    assert "353.5 [348.5, 358.5] 323.5 [318.5, 328.5] (better) -30" in text
+    assert "406 [401, 411] 409 [404, 414] +3" in text
+    assert "interval." not in text
     assert re.search(r"46\.5 40 -6\.5", text)  # the floor, of which neither value is better
     assert "evaluate_generation: cfg.samples_sha256 2.0 3" in text
     assert "The protocols differ" not in text

@@ -97,6 +97,11 @@ def test_bad_studies_are_refused_by_name(tmp_path: Path, monkeypatch: pytest.Mon
         ({"rows": [{"label": "a", "color": 1}]}, "color"),
         ({"rows": [{"label": "a", "times": {"prologue.size": 2}}]}, r"there is no param prologue\.size"),
         ({"rows": [{"label": "a", "variants": {"imagenet": []}}]}, "no rows at the scale smoke"),
+        ({"rows": [{"label": "a"}, {"label": "a", "overrides": {"seed": 4}}]}, "two rows of the label a; give each"),
+        (
+            {"baseline": "tau {}", "rows": [{"label": "tau {}", "overrides": {"prologue.tau": 0.5}}]},
+            "no row has the baseline's label tau {}; known: tau 0.5",
+        ),
     ):
         monkeypatch.chdir(ROOT)
         (tmp_path / "studies").mkdir(exist_ok=True)

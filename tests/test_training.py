@@ -129,6 +129,11 @@ def test_a_start_from_data_has_all_kinds_of_codes_in_use(mode: str, shards: Path
     assert used["random"] < 16 < 20 < used["data"]
 
 
+def test_a_start_from_fewer_images_than_codes_is_explained(shards: Path) -> None:
+    with pytest.raises(PrologueError, match=r"codebook = 64 codes from another training image, and there are 40"):
+        run_stages(tiny_params(prologue__start="data", prologue__codebook=64), shards, ["tokenizer"])
+
+
 def test_post_leaves_every_visual_weight_and_image_as_it_was(shards: Path) -> None:
     params = tiny_params(prologue__mode="post")
     run_stages(params, shards, ["tokenizer", "attach"])

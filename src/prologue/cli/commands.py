@@ -46,6 +46,13 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def seed(text: str) -> int:
+    """A whole number, as an argument. Raises ArgumentTypeError for one below 0, and for anything else."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is no whole number from 0 on")
+    return int(text)
+
+
 def counted(count: int, what: str) -> str:
     """A number of things, such as `1 image` or `2 images`."""
     return f"{count} {what}" if count == 1 else f"{count} {what}s"

@@ -34,5 +34,5 @@ def run(given: argparse.Namespace) -> None:
     images = generator.pixels(tokens)
     recipe = generator.recipe(decoded_from=names)
     files = [f"{image:06d}_{Path(name).stem}" for image, name in enumerate(names)]
-    write_images(given.output, images, None, files, image_grid(images, min(COLUMNS, len(images))), recipe)
+    write_images(given.output, images, None, files, lambda: image_grid(images, min(COLUMNS, len(images))), recipe)
     print(f"{counted(len(images), 'image')} of {given.ids}: {given.output}")

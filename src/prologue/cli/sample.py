@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prologue.cli.commands import Commands, add_command, add_key, add_model, counted, positive
+from prologue.cli.commands import Commands, add_command, add_key, add_model, counted, positive, seed
 from prologue.core.errors import PrologueError
 
 if TYPE_CHECKING:  # needs torch, which takes seconds to load
@@ -33,13 +33,16 @@ def add_to(commands: Commands) -> None:
         type=positive,
         help=f"how many (default: {IMAGES} or as many as photos; {HELD_OF_CLASS} of each class that is held)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="image i has seed (SEED, i), as in the stage samples")
+    parser.add_argument("--seed", type=seed, default=0, help="image i has seed (SEED, i), as in the stage samples")
     for segment, flag in (("visual", ""), ("prologue", "prologue-")):
         what = f"of the {segment} tokens (default: as the model was sampled"
         parser.add_argument(f"--{flag}guidance", type=float, help=f"guidance {what}; 1 = none)")
         parser.add_argument(f"--{flag}temperature", type=float, help=f"temperature {what})")
     parser.add_argument(
-        "--watermark", type=float, metavar="STRENGTH", help="mark the images, 0 = not (default: as the project does)"
+        "--watermark",
+        type=float,
+        metavar="STRENGTH",
+        help="mark the images, 0 = not (default: as the project does; exports do not)",
     )
     add_key(parser)
     held = parser.add_mutually_exclusive_group()
@@ -81,7 +84,7 @@ def run(given: argparse.Namespace) -> None:
     drawn = generator.drawn_recipe(settings, seed=given.seed, classes=names)
     if photos or given.hold_prologue:
         drawn["prologue"] = f"of {counted(len(photos), 'photo')}" if photos else "held by class"
-    write_images(given.output, images, labels, files, turns_grid(images, names, len(chosen)), drawn)
+    write_images(given.output, images, labels, files, lambda: turns_grid(images, names, len(chosen)), drawn)
     if given.json:
         ids = {name: part.tolist() for name, part in tokens.named().items()}
         print(json.dumps({**drawn, "output": str(given.output), **ids}))
@@ -94,6 +97,8 @@ def _marking(generator: "Generator", given: argparse.Namespace) -> "Generator":
     strength = generator.watermark_strength if given.watermark is None else given.watermark
     if not 0 <= strength < float("inf"):
         raise PrologueError(f"--watermark: {strength} is no strength; 0 is off, 3 is found again in most images")
+    if given.key and not strength:
+        raise PrologueError("--key marks nothing, as the model's watermark is off; give a strength too: --watermark 3")
     return replace(generator, watermark_strength=strength, key=given.key)
 
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from prologue.cli.commands import Commands, add_command, add_model, positive
+from prologue.cli.commands import Commands, add_command, add_model, positive, seed
 from prologue.core.errors import PrologueError
 
 EXAMPLES = """\
@@ -22,7 +22,7 @@ def add_to(commands: Commands) -> None:
         "--images", type=positive, default=2000, help="drawn at each strength and without (default: %(default)s)"
     )
     parser.add_argument("--real", type=positive, default=5000, help="real images (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="image i has seed (SEED, i), as in the stage samples")
+    parser.add_argument("--seed", type=seed, default=0, help="image i has seed (SEED, i), as in the stage samples")
     parser.add_argument("--output", type=Path, default=Path("reports/watermark"), help="folder (default: %(default)s)")
     parser.set_defaults(run=run)
 

@@ -37,7 +37,7 @@ Duration = Annotated[int | str, BeforeValidator(_check_duration)]
 class Section(BaseModel):
     """A section of params.yaml: frozen, unknown keys and values of another type refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class DataParams(Section):

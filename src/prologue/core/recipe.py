@@ -73,7 +73,7 @@ def read_recipe(path: Path) -> tuple[Recipe, str | None]:
             return _of_npz(path), None
         with Image.open(path) as image:
             return _of_picture(image)
-    except (OSError, KeyError, ValueError, UnidentifiedImageError):
+    except (OSError, KeyError, ValueError, UnidentifiedImageError, Image.DecompressionBombError):
         raise PrologueError(
             f"{path} carries no recipe: it is no picture or npz of this project, or it was written again without it"
         ) from None

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from prologue.core.errors import PrologueError
 from prologue.core.files import write_json
-from prologue.core.launch import is_main_process, launch_as_configured, world_size
+from prologue.core.launch import is_main_process, launch_as_configured, rank, world_size
 from prologue.core.machine import cpu_name, gpu_used
 from prologue.core.params import Params
 from prologue.core.params_file import load_params
@@ -33,8 +33,8 @@ def run_stage(name: str, work: Work, processes: Literal["configured", "one"] = "
     try:
         metrics = work(load_params())
     except PrologueError as error:
-        if is_main_process():
-            print(f"\n{name}: {error}", file=sys.stderr)
+        where = "" if is_main_process() else f", process {rank()}"  # it may be the only one that met the error
+        print(f"\n{name}{where}: {error}", file=sys.stderr)
         sys.exit(1)
     if metrics and is_main_process():
         metrics["seconds"] = round(metrics.get("earlier_seconds", 0) + time.perf_counter() - started, 1)

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -85,7 +86,11 @@ def claim(folder: Path) -> None:
     """Wait until no other launch works in a folder, and keep others out until this process ends."""
     if folder.resolve() not in claimed:  # two experiments at once may share a tokenizer
         file = _lock(folder)
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"another run works in {folder}; waiting until it has ended", file=sys.stderr)
+            fcntl.flock(file, fcntl.LOCK_EX)
         claimed[folder.resolve()] = file
 
 

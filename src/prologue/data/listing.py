@@ -105,8 +105,8 @@ class Listing:
         return self.connection.execute(query, (kind,)).fetchall()
 
 
-def list_files(listing: Listing, source: Source, seed: int) -> str:
-    """Write every image of a source with its split and class into an empty listing; returns a digest of the source.
+def list_files(listing: Listing, source: Source, seed: int) -> None:
+    """Write every image of a source with its split and class into an empty listing.
 
     The system's files and those that are no images by their names are counted; parts and classes follow from folders
     where the source has no other word for them. A part that has no images with a class validates nothing.
@@ -130,7 +130,6 @@ def list_files(listing: Listing, source: Source, seed: int) -> str:
         hint = f"; {flat} images are in no class folder: a folder around them makes them one class" if flat else ""
         raise PrologueError(f"it holds no class folders with images{hint}; see data/README.md{examples}")
     listing.connection.commit()
-    return reader.digest.hexdigest()
 
 
 @dataclass
@@ -139,7 +138,6 @@ class _Reader:
 
     source: Source
     seed: int
-    digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
     root: Folder = field(default_factory=Folder)
     numbers: dict[str, int] = field(default_factory=dict)  # of folders with images
     spellings: dict[str, set[str]] = field(default_factory=dict)  # of the same folder, as Unicode has several
@@ -150,7 +148,6 @@ class _Reader:
     def row(self, file: File) -> tuple[object, ...] | None:
         """A row of the table `files`; None for what is none of the user's images."""
         path = os.fsencode(file.path)
-        self.digest.update(b"%b\0%d %b\n" % (path, file.size, str(file.place).encode()))
         problem, number = file.problem, None
         if points_outside(file.path):
             problem = "its name points outside the source"

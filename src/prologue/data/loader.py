@@ -1,5 +1,6 @@
 """Batches of images whose content depends on the step alone: any start resumes, any number of processes agrees."""
 
+import signal
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -61,8 +62,15 @@ def _load(dataset: Dataset[Batch], keys: range) -> Iterator[Batch]:
         num_workers=loader_workers(),
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # else each loader advances the global one, and a resumed run differs
+        worker_init_fn=_leave_signals_to_parent,
     )
     yield from map(tuple, loader)
+
+
+def _leave_signals_to_parent(worker: int) -> None:
+    """Ignore Ctrl-C and SIGTERM, which reach workers too: the parent process saves its step, and ends them."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _TrainingSteps(Dataset[Batch]):

@@ -27,7 +27,7 @@ from prologue.core.launch import is_main_process, own_cores, progress, rank, wor
 from prologue.core.params import DataParams
 from prologue.core.sharing import own_tasks
 from prologue.core.work import close_work, open_work, origin_of, read_origin
-from prologue.data.fingerprint import locate
+from prologue.data.fingerprint import fingerprint, locate
 from prologue.data.found import print_found, what_was_found
 from prologue.data.images import MANIFEST, MANIFEST_FORMAT, index_path
 from prologue.data.listing import ListedImage, Listing, list_files
@@ -40,10 +40,6 @@ SPLITS = ("train", "val")
 LISTING = "listing.sqlite"
 TAR_OVERHEAD = 3 * 1024  # bytes beside each image: three headers, class and path
 NAMED_IN_ERROR = 5  # rejected files
-
-
-class SourceError(PrologueError):
-    """The source cannot be used as it is."""
 
 
 @dataclass(frozen=True)
@@ -86,16 +82,12 @@ def write_shards(data: DataParams, seed: int, output: Path) -> dict[str, Any]:
     work = output.with_name(f".{output.name}.tmp")
     data = data.model_copy(update={"source": locate(data.source)})
     kind, wait = kind_of(data.source), _barrier()
-    try:
-        if is_main_process():
-            _prepare(work, kind, data, seed)
-        wait()
-        _write_own(work, _jobs(work, kind, data), data)
-        wait()
-        metrics = _finish(work, kind, data, output) if is_main_process() else {}
-    except SourceError:
-        remove(work)  # the source must change, and with it all that was written of it
-        raise
+    if is_main_process():
+        _prepare(work, kind, data, seed)
+    wait()
+    _write_own(work, _jobs(work, kind, data), data)
+    wait()
+    metrics = _finish(work, kind, data, output) if is_main_process() else {}
     wait()
     return metrics
 
@@ -115,14 +107,15 @@ def _prepare(work: Path, kind: str, data: DataParams, seed: int) -> None:
     with replacing(made) as temporary, Listing(temporary) as listing:
         try:
             source = open_source(kind, data.source)
-            digest = list_files(listing, source, seed)
+            list_files(listing, source, seed)
             choose_images(listing, source, data)
         except OSError as error:
-            raise SourceError(f"data.source: {data.source} cannot be listed: {error}") from None
+            raise PrologueError(f"data.source: {data.source} cannot be listed: {error}") from None
         except PrologueError as error:
-            raise SourceError(f"data.source: {data.source}: {error}") from None
-        settings = data.model_dump(exclude={"source", "hash_content", "image_size"}) | {"seed": seed, "files": digest}
-        open_work(work, origin_of(settings, [], __file__))
+            raise PrologueError(f"data.source: {data.source}: {error}") from None
+        settings = data.model_dump(exclude={"source", "hash_content", "image_size", "max_rejected"})
+        files = fingerprint(data.model_copy(update={"hash_content": False}))  # the stage `source` has read the content
+        open_work(work, origin_of(settings | {"seed": seed, "files": files}, [], __file__))
         _require_space(work, listing)
     made.replace(work / LISTING)
     for split in SPLITS:
@@ -156,9 +149,12 @@ def _jobs(work: Path, kind: str, data: DataParams) -> list[Job]:
 def _write_own(work: Path, jobs: list[Job], data: DataParams) -> None:
     """Write those of the missing shards that are this process's."""
     own = own_tasks(jobs, rank(), world_size())  # of all: which are missing changes while others write
-    missing = [job for job in own if not job.report.is_file()]
     with Listing(work / LISTING) as listing:
         limit = _RejectionLimit(data, sum(listing.count(split) for split in SPLITS))
+    missing = [job for job in own if not job.report.is_file()]
+    for job in own:
+        if job.report.is_file():
+            limit.add(read_json(job.report)["rejected"])
     for report in progress(_written(missing), "shards", "shard", len(missing)):
         limit.add(report["rejected"])
 
@@ -265,7 +261,7 @@ class _RejectionLimit:
         self._first += rejected[: NAMED_IN_ERROR - len(self._first)]
         if self._count > self._data.max_rejected * self._images:
             named = "".join(f"\n  {item['path']}: {item['reason']}" for item in self._first)
-            raise SourceError(
+            raise PrologueError(
                 f"data.source: more than data.max_rejected = {self._data.max_rejected:g} of the {self._images} images "
                 f"of {self._data.source} cannot be used; mend or remove them, or raise the limit. The first:{named}"
             )
@@ -323,4 +319,4 @@ def _require_all_classes(manifest: dict[str, Any], data: DataParams) -> None:
     lost = [name for name, count in zip(manifest["classes"], counts, strict=True) if not count]
     if lost or not manifest["val"]["images"]:
         what = f"training image of the classes {name_some(lost)}" if lost else "validation image"
-        raise SourceError(f"data.source: no {what} in {data.source} can be used; check that its files are images")
+        raise PrologueError(f"data.source: no {what} in {data.source} can be used; check that its files are images")

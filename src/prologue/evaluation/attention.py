@@ -125,7 +125,7 @@ def _shown_images(
     ar: ARModel, cache: TokenCache, real: ImageShards, config: TokenizerConfig
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """One image of each of the first classes, (N, H, W, 3), and its attention to the prologue (N, Np, rows, width)."""
-    chosen = np.array([np.flatnonzero(real.labels == label)[0] for label in np.unique(real.labels)[:SHOWN]])
+    chosen = np.unique(real.labels, return_index=True)[1][:SHOWN]
     views, _ = next(view_batches(real, config.image_size, "center", chosen, len(chosen)))
     own = attention_to_prologue(image_attention(ar, cache, chosen), ar.vocabulary, config.grid)
     return views[:, 0].permute(0, 2, 3, 1).numpy(), own.cpu().numpy()

@@ -69,6 +69,13 @@ def evaluate(
         protocol["unusable"] = len(images) - len(features.pool)
     if compared is None:
         return {**score(features, network.name), "images": len(features.pool), **protocol}
+    size_of_reference = compared.protocol.get("image_size", images.side)  # the pipeline's tells it
+    if images.side != size_of_reference and accelerator.is_main_process:
+        print(
+            f"warning: the samples have {images.side} px and the reference {size_of_reference} px, so that their "
+            "distance is also one of sizes; --size crops samples of a folder",
+            file=sys.stderr,
+        )
     metrics = compare_with_reference(features, compared, network.name, NEIGHBOURS, "fd")
     return {
         **metrics,

@@ -77,6 +77,11 @@ class FolderImages:
             share = f"more than {MAX_UNUSABLE:.0%} of the {len(self)} images"
             raise PrologueError(f"{share} cannot be measured; mend or remove them:{named}")
 
+    @property
+    def side(self) -> int:
+        """px of the images that were read, as they are measured; of images of many sizes the most common."""
+        return self.size or min(self._sizes.most_common(1)[0][0])
+
     def warnings(self) -> list[str]:
         """What a user should know of the files that were read: those that cannot be used, and those of another size."""
         said = [f"{path} cannot be measured: {reason}" for path, reason in self.unusable.items()]

@@ -100,6 +100,11 @@ class NpzImages:
     def __len__(self) -> int:
         return self.shape[0]
 
+    @property
+    def side(self) -> int:
+        """Height of an image in px."""
+        return self.shape[1]
+
     def batches(self, positions: Positions, batch: int) -> Iterator[Tensor]:
         """As `ImageSet`. Raises PrologueError where the file ends early or is damaged."""
         size = int(np.prod(self.shape[1:]))

@@ -7,6 +7,7 @@ from PIL import Image
 from prologue.figures.grids import image_grid
 
 COLUMNS = 10
+WIDEST = 32  # images in a row
 MAX_ROWS = 20  # classes in a figure
 
 Pixels = NDArray[np.uint8]
@@ -21,14 +22,17 @@ def class_grid(images: Pixels, labels: NDArray[np.int64], names: list[str]) -> I
 
 
 def turns_grid(images: Pixels, names: list[str], classes: int) -> Image.Image:
-    """All images (N, H, W, 3) of so many classes that took turns, a labelled row each; of many classes, in rows."""
-    columns = -(-len(images) // classes)
-    if columns == 1:
+    """All images (N, H, W, 3) of so many classes that took turns, labelled rows of each; of many classes, in rows."""
+    most = -(-len(images) // classes)
+    if most == 1:
         return image_grid(images, min(COLUMNS, len(images)))
-    cells = np.full((classes, columns, *images.shape[1:]), 255, np.uint8)
+    columns = min(most, WIDEST)
+    rows = -(-most // columns)
+    cells = np.full((classes, rows * columns, *images.shape[1:]), 255, np.uint8)
     for number, image in enumerate(images):
         cells[number % classes, number // classes] = image
-    return table_grid(cells, names[:classes])
+    labels = [name for name in names[:classes] for _ in range(rows)]
+    return table_grid(cells.reshape(classes * rows, columns, *images.shape[1:]), labels)
 
 
 def held_grid(images: Pixels, names: list[str]) -> Image.Image:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from jinja2 import Environment, StrictUndefined
 
-from prologue.core.files import sha256
+from prologue.core.files import read_json, sha256
 from prologue.core.launch import own_cores
 from prologue.core.params_file import load_params
 from prologue.generator.generator import Generator
@@ -16,16 +16,28 @@ from prologue.measures.recorded import read_metrics
 from prologue.measures.registry import MOST, NAMED, Metrics, find, find_interval
 from prologue.models.saved import parameter_count
 
-MANIFEST, METRICS = Path("data/shards/manifest.json"), Path("reports/metrics")
+MANIFEST, METRICS, SOURCE = Path("data/shards/manifest.json"), Path("reports/metrics"), Path("data/source.json")
 TEMPLATE = files("prologue.generator") / "card.md"
 WATTS_PER_CORE, WATTS_PER_GPU = 15, 500  # assumed, of a process that is busy; for an estimate of energy
-LICENCES = {"fashion_mnist.zip": "Fashion-MNIST, MIT licence, Zalando SE"}  # of images that come with the project
+LICENCES = {  # of images that come with the project, by what the stage `source` calls them
+    "88487d33844ea52aceb98660652a679291b8e877d29618867cf9d7b573a303e1": "Fashion-MNIST, MIT licence, Zalando SE",
+}
 DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 
 
 def data_licence(project: Path | None) -> str | None:
-    """The licence of a project's images, where it is known: of those that come with Prologue."""
-    return None if project is None else LICENCES.get(load_params(project / "params.yaml").data.source.name)
+    """The licence of a project's images, where it is known: of those that come with Prologue, by their content."""
+    if project is None or not (project / SOURCE).is_file():
+        return None
+    return LICENCES.get(read_json(project / SOURCE)["sha256"])
+
+
+def is_mit(project: Path | None) -> bool:
+    """Whether weights are under the licence of this project: none is imported, and their images came with it."""
+    if project is None or data_licence(project) is None:
+        return False
+    params = load_params(project / "params.yaml")
+    return params.tokenizer.source == params.ar.source == "train"
 
 
 def has_record(project: Path) -> bool:
@@ -41,7 +53,7 @@ def model_card(generator: Generator, dtype: torch.dtype, name: str, figures: lis
     """
     project = generator.project
     run = _recorded(project) if project and has_record(project) else None
-    mit = data_licence(project)
+    mit = is_mit(project)
     config = generator.tokenizer.config
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True)
     return environment.from_string(TEMPLATE.read_text()).render(
@@ -72,13 +84,15 @@ def _recorded(project: Path) -> dict[str, Any]:
     source = params.data.source.name
     hours, watts = sum(values.get("seconds", 0) for values in metrics.values()) / 3600, _watts(metrics)
     steps = {"the tokenizer": tokenizer.get("steps"), "the AR model": ar.get("steps")}
+    origins = {"the tokenizer": params.tokenizer.source, "the AR model": params.ar.source}
     return {
         "source": source,
         "images": f"{shards['train.images']:,}",
         "held_out": f"{shards['val.images']:,}",
         "data_licence": data_licence(project),
         "data_sha256": sha256(project / MANIFEST),
-        "steps": " and ".join(f"{what} for {count:,} steps" for what, count in steps.items() if count) or "imported",
+        "trained": " and ".join(f"{what} for {count:,} steps" for what, count in steps.items() if count),
+        "imported": " and ".join(f"{what} ({kind})" for what, kind in origins.items() if kind != "train"),
         "seed": params.seed,
         "hardware": ", ".join(sorted({str(values.get("gpu", values["cpu"])) for values in metrics.values()})),
         "hours": f"{hours:.2f}",

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from prologue.core.errors import PrologueError
 from prologue.core.files import check_replaceable, read_json, replacing, sha256, write_json
-from prologue.generator.card import METRICS, data_licence, has_record, model_card
+from prologue.generator.card import METRICS, has_record, is_mit, model_card
 from prologue.generator.folders import CONFIG, GeneratorConfig
 from prologue.generator.generator import Generator
 from prologue.models.saved import save_model
@@ -22,7 +22,7 @@ def export(generator: Generator, output: Path, dtype: torch.dtype, name: str | N
     """Write a generator to a folder that `load_generator` reads, equal to the bit in fp32.
 
     It holds tokenizer/ and ar/ with weights as `dtype`, config.json, the card README.md, params.yaml, metrics.json and
-    the figures of the run, LICENSE where the images' licence is known, and manifest.json, the SHA-256 of each. `name`
+    the figures of the run, LICENSE where that is this project's, and manifest.json, the SHA-256 of each. `name`
     takes the place of its own.
 
     Raises PrologueError where something else lies there.
@@ -30,7 +30,11 @@ def export(generator: Generator, output: Path, dtype: torch.dtype, name: str | N
     manifest = output / MANIFEST
     check_replaceable(output, {MANIFEST, *read_json(manifest)} if manifest.is_file() else ())
     config = GeneratorConfig(
-        format="prologue", name=name or generator.name, classes=list(generator.classes), cfg=generator.cfg
+        format="prologue",
+        name=name or generator.name,
+        classes=list(generator.classes),
+        cfg=generator.cfg,
+        precision=generator.precision,
     )
     with replacing(output) as folder:
         save_model(folder / "tokenizer", generator.tokenizer)
@@ -41,7 +45,7 @@ def export(generator: Generator, output: Path, dtype: torch.dtype, name: str | N
         figures = _copy_figures(generator.project, folder / "figures")
         _copy_record(generator.project, folder)
         (folder / "README.md").write_text(model_card(generator, dtype, config.name, figures))
-        if data_licence(generator.project):
+        if is_mit(generator.project):
             licence = distribution("prologue").read_text("licenses/LICENSE")
             assert licence, "this project is installed without its licence"
             (folder / "LICENSE").write_text(licence)

@@ -1,6 +1,7 @@
 """Photos in, pictures and ids out: the files of the commands that use a generator."""
 
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from prologue.sampling.images import Pixels
 
 MAX_PIXELS = 100_000_000  # of a photo; larger ones are refused as decompression bombs
 PICTURES = (".png", ".webp")
+WEBP_SIDE = 16383  # px
 
 
 def read_photo(content: bytes, size: int) -> Tensor:
@@ -61,6 +63,8 @@ def _read(path: Path, size: int) -> Tensor:
 
 def check_output(output: Path) -> None:
     """Raise PrologueError for a kind of file that `write_images` does not write, and for a folder that holds files."""
+    if output.name in ("", ".."):
+        raise PrologueError(f"{output}: give a file or a folder of its own name")
     if output.suffix not in ("", ".npz", *PICTURES):
         raise PrologueError(
             f"{output}: give a picture ({' or '.join(PICTURES)}), an .npz, or a name without an ending for a folder"
@@ -70,11 +74,17 @@ def check_output(output: Path) -> None:
 
 
 def write_images(
-    output: Path, images: Pixels, labels: list[int] | None, names: list[str], grid: Image.Image, recipe: Recipe
+    output: Path,
+    images: Pixels,
+    labels: list[int] | None,
+    names: list[str],
+    grid: Callable[[], Image.Image],
+    recipe: Recipe,
 ) -> None:
     """Write images uint8 (N, H, W, 3) as one `grid`, as an npz in the ADM layout, or each as NAME.png of a folder.
 
-    Each file carries the recipe; that of a folder says which image it is.
+    Each file carries the recipe; that of a folder says which image it is. Raises PrologueError for a grid that is too
+    large for its file.
     """
     check_output(output)
     with replacing(output) as temporary:
@@ -83,7 +93,13 @@ def write_images(
                 arrays = [images] if labels is None else [images, np.array(labels, np.int64)]
                 np.savez(file, *arrays, recipe=recipe_array(recipe))  # arr_0, arr_1 and recipe
         elif output.suffix:
-            save_picture(grid, temporary, "png" if output.suffix == ".png" else "webp", recipe)
+            picture = grid()
+            if output.suffix == ".webp" and max(picture.size) > WEBP_SIDE:
+                raise PrologueError(
+                    f"{output}: a WebP has up to {WEBP_SIDE} px a side, and {len(images)} images are "
+                    f"{picture.width} x {picture.height} px; give a .png, an .npz or a folder"
+                )
+            save_picture(picture, temporary, "png" if output.suffix == ".png" else "webp", recipe)
         else:
             temporary.mkdir()
             for number, (image, name) in enumerate(zip(images, names, strict=True)):

@@ -1,5 +1,6 @@
 """Where a generator is found: this project's last run, an exported folder, a published one, or the one that ships."""
 
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal
@@ -8,7 +9,7 @@ from pydantic import ValidationError
 
 from prologue.core.errors import PrologueError
 from prologue.core.files import read_json
-from prologue.core.params import GuidedRunParams, Section
+from prologue.core.params import GuidedRunParams, Precision, Section
 from prologue.core.params_file import load_params
 from prologue.generator.generator import Generator
 from prologue.interop import published
@@ -27,6 +28,7 @@ class GeneratorConfig(Section):
     name: str
     classes: list[str]
     cfg: GuidedRunParams
+    precision: Precision = "auto"
 
 
 def load_generator(model: str | None = None) -> Generator:
@@ -38,7 +40,7 @@ def load_generator(model: str | None = None) -> Generator:
         PrologueError: the folder is none of these, or holds half of one.
     """
     if model == SHIPPED or (model is None and not Path("models/ar").is_dir()):
-        return _exported(shipped_folder())
+        return replace(_exported(shipped_folder()), ships=True)
     folder = Path(model or ".")
     if not folder.is_dir():
         raise PrologueError(f"{folder} is no folder: give a project, an exported or a published model, or `{SHIPPED}`")
@@ -68,7 +70,8 @@ def _exported(folder: Path) -> Generator:
         why = str(error).splitlines()[0]
         raise PrologueError(f"{folder / CONFIG} describes no exported model, which has an AR model: {why}") from None
     tokenizer, ar = load_tokenizer(folder / "tokenizer"), load_ar(folder / "ar")
-    return _checked(Generator(config.name, tokenizer, ar, tuple(config.classes), config.cfg), folder)
+    generator = Generator(config.name, tokenizer, ar, tuple(config.classes), config.cfg, config.precision)
+    return _checked(generator, folder)
 
 
 def _of_project(folder: Path) -> Generator:

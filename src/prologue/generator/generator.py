@@ -44,6 +44,7 @@ class Generator:
     project: Path | None = None
     watermark_strength: float = 0
     key: Path | None = None
+    ships: bool = False  # the small model that is part of the package
 
     @cached_property
     def dtype(self) -> torch.dtype:

@@ -79,6 +79,8 @@ def known_folder(path: Path) -> str | None:
         inner = ", ".join(sorted(config.parent.name for config in path.glob(f"*/{CONFIG}")))
         raise PrologueError(f"{path} is a whole pipeline; give the folder of its VQModel: {inner}")
     if (path / "tokenizer").is_dir():
+        if (path / CONFIG).is_file() and read_config(path / CONFIG).get("format") == "prologue":
+            raise PrologueError(f"{path} is a whole export; give its {path / 'tokenizer'}")
         return "published"
     if not (path / CONFIG).is_file():
         return None

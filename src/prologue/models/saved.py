@@ -5,11 +5,12 @@ from typing import TypeVar
 
 import torch
 from pydantic import ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from prologue.core.errors import PrologueError
-from prologue.core.files import replacing
+from prologue.core.files import IS_LFS_POINTER, is_lfs_pointer, replacing
 from prologue.core.params import Section
 from prologue.models.ar import ARConfig, ARModel
 from prologue.models.config import TokenizerConfig
@@ -58,7 +59,12 @@ def _load_weights(folder: Path, model: Model) -> Model:
     if not path.is_file():
         raise PrologueError(f"{path} is missing; run `dvc repro`")
     try:
-        model.load_state_dict(load_file(path))
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        why = IS_LFS_POINTER if is_lfs_pointer(path) else f"it is damaged or cut: {error}"
+        raise PrologueError(f"{path} cannot be read: {why}") from None
+    try:
+        model.load_state_dict(tensors)
     except RuntimeError as error:
         raise PrologueError(f"{path} does not fit {folder / 'config.json'}: {error}") from None
     return model.eval()

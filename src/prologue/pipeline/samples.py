@@ -127,8 +127,8 @@ def _prologue_pictures(
     sampler: TokenSampler, tokenizer: Tokenizer, names: list[str], real: ImageShards, rows: int, seed: int
 ) -> dict[str, Image.Image]:
     """Pictures of up to `rows` classes whose prologue is held, is that of a real image, or another class's."""
+    chosen = np.unique(real.labels, return_index=True)[1][:rows]  # the first image of each class
     rows = min(rows, len(names))
-    chosen = [int(np.flatnonzero(real.labels == label)[0]) for label in range(rows) if label in real.labels]
     views, _ = next(view_batches(real, tokenizer.config.image_size, "center", chosen, len(chosen)))
     labels = torch.from_numpy(real.labels[chosen]).to(sampler.device)
     pairs = torch.arange(2 * max(1, rows // 2), device=sampler.device) % len(names)

@@ -31,8 +31,9 @@ def serve(answers: Answers, host: str, port: int) -> ThreadingHTTPServer:
     """A server that listens; `serve_forever` answers. Raises PrologueError where it cannot listen."""
     try:
         return ThreadingHTTPServer((host, port), partial(_Handler, answers, host))
-    except OSError as error:
-        raise PrologueError(f"cannot listen on {host}:{port}: {error.strerror}; give another --port") from None
+    except (OSError, OverflowError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise PrologueError(f"cannot listen on {host}:{port}: {why}; give another --port") from None
 
 
 def is_loopback(host: str) -> bool:

@@ -9,8 +9,8 @@ from PIL import Image
 
 from prologue.core.errors import PrologueError
 from prologue.figures.grids import READABLE_CELL
-from prologue.measures.registry import METRICS, STAGES, Metric, is_cost, metric_of
-from prologue.report.pages import embedded, number, percent, text, write_page
+from prologue.measures.registry import METRICS, STAGES, Metric, interval_of, is_cost, is_interval, metric_of
+from prologue.report.pages import embedded, ends, number, percent, text, write_page
 from prologue.report.revisions import Revision, Samples, read_revision
 
 GAP = 4  # white px between the two pictures of a pair
@@ -99,30 +99,35 @@ def _metric_rows(one: Revision, other: Revision) -> dict[str, list[dict[str, Any
     known.sort(key=lambda item: METRICS.index(item[2]))
     groups: dict[str, list[dict[str, Any]]] = {}
     for stage, key, metric in known:
-        values = one.metrics.get(stage, {}).get(key), other.metrics.get(stage, {}).get(key)
-        groups.setdefault(STAGES[stage], []).append(_metric_row(key, metric, *values))
+        found = [revision.metrics.get(stage, {}) for revision in (one, other)]
+        groups.setdefault(STAGES[stage], []).append(_metric_row(key, metric, *found))
     return groups
 
 
-def _metric_row(key: str, metric: Metric, one: Any, other: Any) -> dict[str, Any]:
+def _metric_row(key: str, metric: Metric, *found: dict[str, Any]) -> dict[str, Any]:
+    """A metric of what a stage recorded in both; neither is better where their intervals have values in common."""
+    (one, other), within = [values.get(key) for values in found], [interval_of(values, key) for values in found]
     row: dict[str, Any] = {"key": key, "label": metric.label, "better": metric.better}
     row |= {"difference": "", "change": "", "winner": ""}
-    row |= {"one": _cell(one, metric.percent), "other": _cell(other, metric.percent)}
+    row |= {"one": _cell(one, metric.percent, within[0]), "other": _cell(other, metric.percent, within[1])}
     if not (isinstance(one, int | float) and isinstance(other, int | float)):
         return row
     change = other - one
     if not change:
         return row | {"difference": "equal", "change": 0}
     winner = "other" if (change > 0) == (metric.better == "higher") else "one"
+    if within[0] and within[1] and max(within[0][0], within[1][0]) <= min(within[0][1], within[1][1]):
+        winner = ""
     shown = f"{100 * change:+.1f} points" if metric.percent else f"{change:+.4g}"
     return row | {"difference": shown, "change": change, "winner": winner if metric.better else ""}
 
 
-def _cell(value: Any, share: bool = False) -> dict[str, Any]:
-    """A value as text and, for sorting, as a number."""
+def _cell(value: Any, share: bool = False, within: tuple[float, float] | None = None) -> dict[str, Any]:
+    """A value, and its interval, as text, and for sorting as a number."""
     if not isinstance(value, int | float):
         return {"text": ABSENT if value is None else text(value), "value": ""}
-    return {"text": percent(value) if share else number(value), "value": value}
+    shown = percent(value) if share else number(value)
+    return {"text": f"{shown} {ends(within)}" if within else shown, "value": value}
 
 
 def _cost_rows(one: Revision, other: Revision) -> list[dict[str, Any]]:
@@ -143,7 +148,7 @@ def _record_rows(one: Revision, other: Revision) -> list[dict[str, str]]:
             f"{stage}: {key}": value
             for stage, values in revision.metrics.items()
             for key, value in values.items()
-            if not is_cost(key) and metric_of(stage, key) is None
+            if not is_cost(key) and not is_interval(key) and metric_of(stage, key) is None
         }
         for revision in (one, other)
     ]
@@ -155,8 +160,11 @@ def _verdict(one: Revision, other: Revision, rows: list[dict[str, Any]]) -> str:
     if not both:
         return "No metric of which one value is better was measured in both."
     wins = {side: sum(row["winner"] == side for row in both) for side in ("one", "other")}
-    equal = len(both) - sum(wins.values())
+    equal = sum(row["difference"] == "equal" for row in both)
+    open_ = len(both) - sum(wins.values()) - equal
     parts = [f"{one.name} is better on {wins['one']}", f"{other.name} on {wins['other']}"]
+    if open_:
+        parts.append(f"of {open_} the 95 % intervals overlap")
     if equal:
         parts.append(f"{equal} {'is' if equal == 1 else 'are'} equal")
     return f"Of {len(both)} metrics that both measured, {', '.join(parts)}."

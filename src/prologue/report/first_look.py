@@ -10,6 +10,9 @@ from PIL import Image
 
 from prologue.core.files import check_replaceable, replacing
 from prologue.core.recipe import Origin, save_picture
+from prologue.data.images import MANIFEST, ImageShards
+from prologue.data.loader import view_batches
+from prologue.data.order import evenly_spaced
 from prologue.figures.grids import pair_grid
 from prologue.figures.samples import table_grid
 from prologue.generator.files import read_photo
@@ -22,7 +25,7 @@ EXAMPLES = files("prologue.generator") / "examples"  # ten images of Fashion-MNI
 
 
 def write_first_look(generator: Generator, output: Path) -> Path:
-    """Write the folder `output`: index.html with samples, held prologues (where there are any), reconstructions.
+    """Write the folder `output`: index.html with samples, held prologues and reconstructions, where there are any.
 
     Returns the path of the page. Raises PrologueError where the folder holds something else.
     """
@@ -30,7 +33,9 @@ def write_first_look(generator: Generator, output: Path) -> Path:
     pictures = {"samples": _samples(generator, held=False)}
     if generator.ar.vocabulary.prologue_tokens:
         pictures["held_prologues"] = _samples(generator, held=True)
-    pictures[SHOWN] = _reconstructions(generator)
+    real = _real_images(generator)
+    if real is not None:
+        pictures[SHOWN] = _reconstructions(generator, real)
     template = Environment(loader=PackageLoader("prologue.report"), autoescape=True).get_template("first_look.html")
     with replacing(output) as folder:
         folder.mkdir()
@@ -38,7 +43,8 @@ def write_first_look(generator: Generator, output: Path) -> Path:
             origin: Origin = "trainedAlgorithmicMedia" if name in DRAWN else "compositeWithTrainedAlgorithmicMedia"
             recipe = generator.drawn_recipe(generator.cfg, seed=0) if name in DRAWN else generator.recipe()
             save_picture(picture, folder / f"{name}.png", "png", recipe | {"picture": name}, origin)
-        (folder / PAGE).write_text(template.render(name=generator.name, pictures=list(pictures)))
+        page = template.render(name=generator.name, pictures=list(pictures), ships=generator.ships)
+        (folder / PAGE).write_text(page)
     return output / PAGE
 
 
@@ -52,10 +58,21 @@ def _samples(generator: Generator, held: bool) -> Image.Image:
     return table_grid(rows, [generator.classes[label] for label in classes])
 
 
-def _reconstructions(generator: Generator) -> Image.Image:
-    """Real images above what the tokenizer makes of them."""
+def _real_images(generator: Generator) -> torch.Tensor | None:
+    """Real images that the model has not seen, uint8 (N, 3, H, W); None where none are at hand."""
     size = generator.tokenizer.config.image_size
-    paths = sorted(EXAMPLES.iterdir(), key=lambda path: path.name)
-    images = torch.stack([read_photo(path.read_bytes(), size) for path in paths])
+    if generator.ships:
+        paths = sorted(EXAMPLES.iterdir(), key=lambda path: path.name)
+        return torch.stack([read_photo(path.read_bytes(), size) for path in paths])
+    shards = None if generator.project is None else generator.project / "data" / "shards"
+    if shards is None or not (shards / MANIFEST).is_file():
+        return None
+    held_out = ImageShards(shards, "val")
+    views, _ = next(view_batches(held_out, size, "center", evenly_spaced(len(held_out), ROWS), ROWS))
+    return views[:, 0]
+
+
+def _reconstructions(generator: Generator, images: torch.Tensor) -> Image.Image:
+    """Real images above what the tokenizer makes of them."""
     copies = generator.pixels(generator.encode(images))
     return pair_grid(images.permute(0, 2, 3, 1).numpy(), copies, len(images))

@@ -8,7 +8,7 @@ import yaml
 from markupsafe import Markup
 
 from prologue.core.params import Params, SamplingParams
-from prologue.core.systems import has_prologue
+from prologue.core.systems import has_prologue, trains_stage2
 from prologue.figures.curves import training_curves
 from prologue.measures.recorded import read_metrics
 from prologue.measures.registry import METRICS, STAGES, Metrics, interval_of, is_cost, is_interval, metric_of
@@ -41,9 +41,9 @@ def write_report(
     known = read_metrics(metrics)
     tiles = key_figures(params, known)
     trained = {
-        "tokenizer": True,
+        "tokenizer": params.tokenizer.source == "train",
         "attach": params.prologue.mode == "post",
-        "ar": True,
+        "ar": trains_stage2(params),
         "probe": params.probe.protocol == "mae",
     }
     page = write_page(
@@ -56,7 +56,7 @@ def write_report(
         params_yaml=yaml.safe_dump(params.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
         headline=headline(tiles),
         verdict=verdict(params, known, tiles),
-        evidence=evidence(known),
+        evidence=evidence(params, known),
         tiles=tiles,
         attention_in_words=attention_in_words(known),
         swapped_in_words=swapped_in_words(known),

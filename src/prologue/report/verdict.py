@@ -171,17 +171,27 @@ def verdict(params: Params, metrics: Metrics, tiles: list[Tile]) -> str:
             sentences.append(f"{judged.capitalize()}: {', '.join(short)}.")
     shards = metrics.get("shards", {})
     if {"train.images", "classes"} <= shards.keys():
-        learned = (
-            f"A tokenizer and an AR model learned from {shards['train.images']:,} images of {shards['classes']:,} "
-        )
-        sentences.insert(0, f"{learned}classes at {params.data.image_size} px ({params.data.source.name}).")
+        images = f"{shards['train.images']:,} images of {shards['classes']:,} classes at {params.data.image_size} px"
+        sentences.insert(0, f"{_learned_from(params)} {images} ({params.data.source.name}).")
     return " ".join(sentences)
 
 
-def evidence(metrics: Metrics) -> str:
+def _learned_from(params: Params) -> str:
+    """What was trained and what imported, up to the images."""
+    tokenizer, ar = params.tokenizer.source, params.ar.source
+    if ar != "train":
+        return f"The tokenizer and the AR model were imported ({ar}), and nothing was trained; the training set has"
+    if tokenizer != "train":
+        return f"An AR model learned from the ids that an imported tokenizer ({tokenizer}) makes of"
+    return "A tokenizer and an AR model learned from"
+
+
+def evidence(params: Params, metrics: Metrics) -> str:
     """How one can know, in a sentence or two."""
     images = metrics.get("shards", {}).get("val.images")
-    held_out = f"on {images:,} validation images that no training saw" if images else "on held-out images"
+    ours = params.tokenizer.source == params.ar.source == "train"
+    unseen = "that no training saw" if ours else "that no training here saw"
+    held_out = f"on {images:,} validation images {unseen}" if images else "on held-out images"
     return (
         f"Every check compares a number measured {held_out} with a yardstick that was set before the run; "
         "one that its 95 % interval does not settle is not decided. "

@@ -19,6 +19,7 @@ figures:
 import hashlib
 import json
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -143,7 +144,7 @@ def rows_at(study: StudyDefinition, name: str, scale: str) -> list[StudyRow]:
     """The rows of a study at a scale, the first seed of all before the second.
 
     Raises:
-        PrologueError: the scale is unknown, or no row exists at it.
+        PrologueError: the scale is unknown, no row exists at it, two have one label, or the baseline is none of them.
         ParamsError: params.yaml with a row's overrides would be refused.
     """
     if scale not in SCALES:
@@ -156,6 +157,14 @@ def rows_at(study: StudyDefinition, name: str, scale: str) -> list[StudyRow]:
                 rows.append(_row_at(row, [*SCALES[scale], *variants], f"{name}-{scale}", study.stages, seed))
     if not rows:
         raise PrologueError(f"study {name} has no rows at the scale {scale}")
+    labels = [row.label for row in rows if row.seed == study.seeds[0]]
+    twice = [label for label, count in Counter(labels).items() if count > 1]
+    if twice:
+        raise PrologueError(f"study {name} has two rows of the label {twice[0]}; give each its own")
+    if study.baseline and study.baseline not in labels:
+        raise PrologueError(
+            f"study {name}: no row has the baseline's label {study.baseline}; known: {', '.join(labels)}"
+        )
     return rows
 
 

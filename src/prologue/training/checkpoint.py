@@ -73,8 +73,9 @@ class Checkpoints:
             seconds = self.earlier + time.monotonic() - self.opened
             note = {"step": step, "seconds": round(seconds, 1), "sha256": hashes, "adopted": self.adopted}
             write_json(temporary / NOTE, note)
-        for old in steps_of(self.folder)[: -self.keep]:
-            remove(self._path(old))
+        kept = [done for done in steps_of(self.folder) if done <= step][-self.keep :]
+        for other in set(steps_of(self.folder)) - set(kept):  # a later one is damaged
+            remove(self._path(other))
 
     def resume(self, state: TrainingState) -> int:
         """Load the newest usable checkpoint into `state`; returns the number of steps done, 0 without one.

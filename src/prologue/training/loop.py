@@ -127,7 +127,7 @@ def train(
             stop = False
             if done % often == 0 or shown or validated or saved:
                 read = _read(task, losses, step, batch, seed)
-                stop = any(own.pop(STOP) > 0 for own in read)
+                stop = max(own.pop(STOP) for own in read) > 0
                 recent += read
             task.update(step, norms, losses.broken)
             clock.add("steps")
@@ -144,6 +144,7 @@ def train(
                 checkpoints.save(task.state, done)
             clock.add("checkpoints")
             if stop and done < steps:
+                accelerator.wait_for_everyone()  # Slurm ends a job with its first process, and the main one saves
                 raise Stopped(f"stopped at step {done} of {steps}, which is saved; run the same command to go on")
     earlier = round(max(0.0, checkpoints.earlier - checkpoints.waited), 1)
     return {

@@ -5,6 +5,7 @@ Not of the paper, whose codebook starts at random: there all images of a short r
 
 import torch
 
+from prologue.core.errors import PrologueError
 from prologue.data.images import ImageShards
 from prologue.data.loader import view_batches
 from prologue.data.order import evenly_spaced
@@ -17,11 +18,16 @@ BATCH = 32  # images encoded at once
 def start_from_data(tokenizer: Tokenizer, images: ImageShards) -> None:
     """Set code number c of the prologue to what the untrained encoder makes of one token of the c-th image.
 
-    The images lie evenly in the training set, and the tokens take turns.
+    The images lie evenly in the training set, and the tokens take turns. Raises PrologueError where they are too few.
     """
     quantizer, tokens = tokenizer.prologue_quantizer, tokenizer.prologue_tokens
     assert quantizer is not None
     device = quantizer.codebook.weight.device
+    if len(images) < quantizer.codes:
+        raise PrologueError(
+            f"prologue.start: data takes each of the prologue.codebook = {quantizer.codes} codes from another training "
+            f"image, and there are {len(images)}; choose a smaller prologue.codebook, or prologue.start: random"
+        )
     positions = evenly_spaced(len(images), quantizer.codes)
     vectors = []
     for views, _ in view_batches(images, tokenizer.config.image_size, "center", positions, BATCH):
