@@ -1,5 +1,6 @@
 """Both training stages in one process: every system, where gradients go, and what is wrong stops by name."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from accelerate.state import AcceleratorState
 from accelerate.utils import TorchDynamoPlugin
 from calls import record_calls
+from launches import assert_same, assert_same_curves
 from safetensors.torch import load_file
 from tiny import tiny_params
 from training_run import run_stages
@@ -29,11 +31,13 @@ from prologue.sampling import generate
 from prologue.tokens import encoding
 from prologue.tokens.cache import TokenCache
 from prologue.tokens.encoding import write_tokens
+from prologue.training import loop
 from prologue.training import tokenizer as tokenizer_training
 from prologue.training.attach import AttachTask, with_prologue
 from prologue.training.ema import EMA
 from prologue.training.plan import plan_attach, plan_tokenizer
 from prologue.training.schedule import Schedule
+from prologue.training.stop import Stopped, StopRequest
 from prologue.training.tokenizer import TokenizerTask, tokenizer_config
 
 
@@ -127,6 +131,23 @@ def test_a_start_from_data_has_all_kinds_of_codes_in_use(mode: str, shards: Path
         assert prologue is not None
         used[start] = len(prologue.unique())
     assert used["random"] < 16 < 20 < used["data"]
+
+
+def test_a_stop_between_two_points_of_the_curves_changes_none(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params, stages = tiny_params(stage1__log_every=3, ar__log_every=3), ["tokenizer", "tokens", "ar"]
+    run_stages(params, shards, stages, Path("whole"))
+    monkeypatch.setenv("PROLOGUE_WORK", "stopped_work")
+    for done in (["tokenizer"], ["ar"]):
+        with monkeypatch.context() as patch:
+            asked = StopRequest()
+            asked.made = True
+            patch.setattr(loop, "stop_requests", lambda request=asked: nullcontext(request))
+            with pytest.raises(Stopped, match="stopped at step 1 of 6"):
+                run_stages(params, shards, done, Path("stopped"))
+        run_stages(params, shards, done if done == ["ar"] else ["tokenizer", "tokens"], Path("stopped"))
+    for stage in ("tokenizer", "ar"):
+        assert_same(Path("whole") / stage, Path("stopped") / stage)
+        assert_same_curves(Path("whole/curves") / stage, Path("stopped/curves") / stage)
 
 
 def test_a_start_from_fewer_images_than_codes_is_explained(shards: Path) -> None:

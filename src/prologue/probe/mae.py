@@ -159,6 +159,9 @@ class ProbeTask:
         for optimizer in self.state.optimizers.values():
             apply(optimizer, self.schedule.rate(step), broken)
 
+    def settle(self) -> None:
+        """Nothing is counted."""
+
     def measure(self, step: int) -> dict[str, float]:
         """Nothing beside the losses."""
         return {}

@@ -112,6 +112,9 @@ class ARTask:
         apply(self.optimizer, self.schedule.rate(step), broken)
         self.ema.update(self.model)
 
+    def settle(self) -> None:
+        """Nothing is counted."""
+
     def measure(self, step: int) -> dict[str, float]:
         """Nothing beside the losses."""
         return {}

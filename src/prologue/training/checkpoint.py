@@ -25,16 +25,20 @@ from prologue.core.launch import is_main_process
 from prologue.core.work import Origin, claim, open_work, work_root
 
 FINISHED = "finished"  # in a work directory, after its outputs are written
-NOTE = "checkpoint.json"  # in a checkpoint
+NOTE, COUNTS = "checkpoint.json", "counts.safetensors"  # in a checkpoint
 DAMAGE = (PrologueError, SafetensorError, OSError, KeyError, json.JSONDecodeError)
 
 
 @dataclass
 class TrainingState:
-    """What training changes, by name: modules (weights, EMA, running means) and optimizers."""
+    """What training changes, by name: modules (weights, EMA, running means), optimizers, counts since a curve's point.
+
+    Counts are int64 and those of all processes together.
+    """
 
     modules: dict[str, nn.Module] = field(default_factory=dict)
     optimizers: dict[str, Optimizer] = field(default_factory=dict)
+    counts: dict[str, Tensor] = field(default_factory=dict)
 
     def megabytes(self) -> dict[str, float]:
         """Memory of the weights, the EMA (modules named 'ema') and the optimizers, in 10^6 bytes."""
@@ -53,6 +57,7 @@ class Checkpoints:
         self.folder = work_root() / stage / origin.key
         self.curves = self.folder / "curves"
         self.adopted: list[dict[str, Any]] = []  # work of other origins that the state comes from, at which step
+        self.recent: list[dict[str, float]] = []  # losses of the steps since the last point of the curves
         self.earlier = 0.0  # seconds of the sessions that this one goes on from, each to its last checkpoint
         created = time.monotonic()
         if is_main_process():
@@ -67,12 +72,13 @@ class Checkpoints:
             temporary.mkdir(parents=True)
             save_file(module_tensors(state), temporary / "modules.safetensors")
             save_file(_optimizer_tensors(state), temporary / "optimizers.safetensors")
+            save_file({name: count.cpu() for name, count in state.counts.items()}, temporary / COUNTS)
             if self.curves.is_dir():
                 shutil.copytree(self.curves, temporary / "curves")
             hashes = {path.name: sha256(path) for path in temporary.glob("*.safetensors")}
             seconds = self.earlier + time.monotonic() - self.opened
             note = {"step": step, "seconds": round(seconds, 1), "sha256": hashes, "adopted": self.adopted}
-            write_json(temporary / NOTE, note)
+            write_json(temporary / NOTE, note | {"recent": self.recent})
         kept = [done for done in steps_of(self.folder) if done <= step][-self.keep :]
         for other in set(steps_of(self.folder)) - set(kept):  # a later one is damaged
             remove(self._path(other))
@@ -92,7 +98,8 @@ class Checkpoints:
                     report_damage(path, error)
                 continue
             self.adopted = note["adopted"]
-            self.earlier = note.get("seconds", 0.0)  # older notes have none
+            self.earlier = note.get("seconds", 0.0)  # older notes have neither
+            self.recent = note.get("recent", [])
             self._restore_curves(path)
             return step
         self._restore_curves(None)
@@ -122,6 +129,9 @@ class Checkpoints:
         for name, module in state.modules.items():
             module.load_state_dict(_under(modules, name))
         _load_optimizers(state, load_file(path / "optimizers.safetensors"))
+        if (path / COUNTS).is_file():  # older checkpoints have none
+            for name, count in load_file(path / COUNTS).items():
+                state.counts[name].copy_(count)
 
 
 def steps_of(folder: Path) -> list[int]:

@@ -65,6 +65,7 @@ class ImageTask(ABC):
             self._add_joint_ar(plan.joint_ar)
         self.spent: dict[str, float] = {}
         self.usage = CodebookUsage(tokenizer.codebooks, self.params.min_usage, accelerator)
+        self.state.counts = self.usage.settled
 
     def _add_joint_ar(self, plan: JointARPlan) -> None:
         vocabulary = self.model.vocabulary(len(self.images.classes))
@@ -141,6 +142,10 @@ class ImageTask(ABC):
     def autocast(self) -> torch.autocast:
         """bf16 matrix products where the params ask for them."""
         return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.plan.precision == "bf16")
+
+    def settle(self) -> None:
+        """Bring the counts of codes together."""
+        self.usage.settle()
 
     def measure(self, step: int) -> dict[str, float]:
         """Codebook usage since the last call."""

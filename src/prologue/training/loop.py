@@ -47,6 +47,9 @@ class Task(Protocol[Batch]):
     def update(self, step: int, norms: dict[str, Tensor], broken: Tensor) -> None:
         """Move the weights along the gradients, whose norms are given; not where the scalar `broken` is 1."""
 
+    def settle(self) -> None:
+        """Bring together in the state what the processes have counted apart; all call it before it is saved."""
+
     def measure(self, step: int) -> dict[str, float]:
         """Named measurements of the training batches since the last call."""
 
@@ -112,7 +115,7 @@ def train(
     accelerator.wait_for_everyone()  # the main process may also have waited for the work directory
     start = checkpoints.resume(task.state)
     curves, clock = Curves(checkpoints.curves, accelerator.is_main_process), Clock()
-    losses, recent = Losses(accelerator.device), list[dict[str, float]]()
+    losses, recent = Losses(accelerator.device), checkpoints.recent
     often = 1 if _reads_at_once(task, accelerator.device) else params.log_every
     validation: dict[str, float] = {}
     numbers = progress(range(start, steps), checkpoints.stage, "step", total=steps, initial=start)
@@ -133,15 +136,17 @@ def train(
             clock.add("steps")
             if shown:
                 curves.log(done, "train", _mean(recent) | task.measure(done))
-                recent = []
+                recent.clear()
             if validated:
                 validation = task.validate()
                 curves.log(done, "val", validation)
                 if draw is not None:
                     curves.show(done, draw)
             clock.add("validation")
-            if (saved or stop) and accelerator.is_main_process:
-                checkpoints.save(task.state, done)
+            if saved or stop:
+                task.settle()
+                if accelerator.is_main_process:
+                    checkpoints.save(task.state, done)
             clock.add("checkpoints")
             if stop and done < steps:
                 accelerator.wait_for_everyone()  # Slurm ends a job with its first process, and the main one saves

@@ -18,6 +18,7 @@ class CodebookUsage:
         self._counts = {
             name: torch.zeros(codes, dtype=torch.long, device=accelerator.device) for name, codes in codebooks.items()
         }
+        self.settled = {name: torch.zeros_like(own) for name, own in self._counts.items()}  # of all processes
         self._collapsed: set[str] = set()
 
     def add(self, ids: dict[str, Tensor]) -> None:
@@ -31,14 +32,21 @@ class CodebookUsage:
         Every process calls it at the same step. Warns when a codebook falls below the minimum.
         """
         values: dict[str, float] = {}
+        self.settle()
+        for name, counts in self.settled.items():
+            usage, perplexity = codebook_usage(counts)
+            values |= {f"{name}_usage": usage, f"{name}_perplexity": perplexity}
+            counts.zero_()
+            self._warn(name, usage, step)
+        return values
+
+    def settle(self) -> None:
+        """Add what every process has counted to `settled`; all call it at the same step."""
         for name, own in self._counts.items():
             counts = self._accelerator.reduce(own, "sum")
             assert isinstance(counts, Tensor)
-            usage, perplexity = codebook_usage(counts)
-            values |= {f"{name}_usage": usage, f"{name}_perplexity": perplexity}
+            self.settled[name] += counts
             own.zero_()
-            self._warn(name, usage, step)
-        return values
 
     def _warn(self, name: str, usage: float, step: int) -> None:
         if usage >= self._minimum:
