@@ -19,6 +19,11 @@ def has_prologue(params: Params) -> bool:
     return params.prologue.mode not in ("none", "routed")
 
 
+def trains_both(params: Params) -> bool:
+    """Whether neither the tokenizer nor the AR model is imported."""
+    return params.tokenizer.source == params.ar.source == "train"
+
+
 def trains_stage2(params: Params) -> bool:
     """Whether an AR model is trained on cached tokens: not where it is imported, or was trained in Stage 1."""
     return params.ar.source == "train" and params.prologue.mode != "onestage"

@@ -85,12 +85,10 @@ def read_origin(folder: Path) -> Origin | None:
 def claim(folder: Path) -> None:
     """Wait until no other launch works in a folder, and keep others out until this process ends."""
     if folder.resolve() not in claimed:  # two experiments at once may share a tokenizer
-        file = _lock(folder)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if is_claimed(folder):
             print(f"another run works in {folder}; waiting until it has ended", file=sys.stderr)
-            fcntl.flock(file, fcntl.LOCK_EX)
+        file = _lock(folder)
+        fcntl.flock(file, fcntl.LOCK_EX)
         claimed[folder.resolve()] = file
 
 

@@ -11,6 +11,7 @@ from jinja2 import Environment, StrictUndefined
 from prologue.core.files import read_json, sha256
 from prologue.core.launch import own_cores
 from prologue.core.params_file import load_params
+from prologue.core.systems import trains_both
 from prologue.generator.generator import Generator
 from prologue.measures.recorded import read_metrics
 from prologue.measures.registry import MOST, NAMED, Metrics, find, find_interval
@@ -36,8 +37,7 @@ def is_mit(project: Path | None) -> bool:
     """Whether weights are under the licence of this project: none is imported, and their images came with it."""
     if project is None or data_licence(project) is None:
         return False
-    params = load_params(project / "params.yaml")
-    return params.tokenizer.source == params.ar.source == "train"
+    return trains_both(load_params(project / "params.yaml"))
 
 
 def has_record(project: Path) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from prologue.core.params import Params
-from prologue.core.systems import has_prologue
+from prologue.core.systems import has_prologue, trains_both
 from prologue.measures.registry import Metrics, find, find_interval
 from prologue.report.pages import duration, ends, number, percent
 
@@ -189,8 +189,7 @@ def _learned_from(params: Params) -> str:
 def evidence(params: Params, metrics: Metrics) -> str:
     """How one can know, in a sentence or two."""
     images = metrics.get("shards", {}).get("val.images")
-    ours = params.tokenizer.source == params.ar.source == "train"
-    unseen = "that no training saw" if ours else "that no training here saw"
+    unseen = "that no training saw" if trains_both(params) else "that no training here saw"
     held_out = f"on {images:,} validation images {unseen}" if images else "on held-out images"
     return (
         f"Every check compares a number measured {held_out} with a yardstick that was set before the run; "
