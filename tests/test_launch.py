@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from launches import Launch
+from launches import Launch, run_on_two
 from preloaded import Preloaded
 from tiny import ROOT
 
@@ -39,6 +39,15 @@ launch_as_configured()
 take_slot()
 print(os.environ.get("ACCELERATE_DYNAMO_BACKEND", "plain"), sorted(os.sched_getaffinity(0)), own_cores(), flush=True)
 sys.stdin.read()
+"""
+PATIENT = """
+from datetime import timedelta
+from torch import distributed
+from prologue.core.runtime import start_accelerator
+
+accelerator = start_accelerator()
+accelerator.wait_for_everyone()  # who ends first takes the others' connections along
+assert distributed.group.WORLD._get_backend(accelerator.device).options._timeout >= timedelta(hours=1)
 """
 CONFIG = """
 compute_environment: LOCAL_MACHINE
@@ -145,3 +154,8 @@ def test_an_error_that_one_process_meets_is_told(tmp_path: Path, preloaded: Prel
     launch = Launch(preloaded, tmp_path / "run", script, processes=2)
     assert "shards, process 1: its disk is full" in launch.output()
     assert [process.status for process in launch.processes] == [0, 1]
+
+
+def test_others_wait_for_what_one_process_does_alone(tmp_path: Path, preloaded: Preloaded) -> None:
+    """Longer than NCCL's 10 minutes, after which their launch would end."""
+    run_on_two(preloaded, tmp_path, PATIENT)

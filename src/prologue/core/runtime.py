@@ -5,11 +5,13 @@ import os
 import random
 import shutil
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TypeVar
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 
 from prologue.core.errors import PrologueError
 from prologue.core.launch import own_cores, own_threads
@@ -23,6 +25,7 @@ DIVIDING = {  # what Accelerate's launcher sets
     "ACCELERATE_USE_PARALLELISM_CONFIG": "parallelism within a model",
 }
 WITHOUT_FLOAT64 = ("mps",)  # kinds of device
+PATIENCE = timedelta(hours=2)  # with what one process does alone, as listing and hashing ImageNet from a slow disk
 COMPILING_PAYS = 2000  # steps: compiling takes about a minute and saves a third of each (docs/findings.md, on a GPU)
 
 
@@ -35,7 +38,9 @@ def start_accelerator() -> Accelerator:
         PrologueError: the launch divides models over processes, as FSDP and DeepSpeed do.
     """
     _refuse_divided_models()
-    accelerator = Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision="no")  # params say which one
+    patient = InitProcessGroupKwargs(timeout=PATIENCE)  # NCCL's own 10 minutes would end the others
+    cpu = not torch.accelerator.is_available()
+    accelerator = Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=[patient])  # params say which precision
     if accelerator.device.type == "cpu":
         torch.set_num_threads(own_threads())
     torch.backends.cudnn.allow_tf32 = False  # it moves features of convolutions in fp32, and flips ids of VQGANs
