@@ -26,6 +26,7 @@ from prologue.models.ar import ARConfig, ARModel
 from prologue.models.saved import load_ar, load_tokenizer
 from prologue.models.vocabulary import Vocabulary
 from prologue.models.weights import weights_sha256
+from prologue.pipeline import samples as samples_stage
 from prologue.pipeline.samples import make_samples
 from prologue.sampling import Choice, Choices, Guidance, generate, generation, graphs
 from prologue.sampling import images as image_sampling
@@ -227,10 +228,14 @@ def test_the_stage_writes_adms_layout_figures_and_files(
         assert np.array_equal(np.asarray(Image.open("out/cfg/000020.png")), samples["arr_0"][20])
     sets = ["cfg.npz", "independent.npz", "no_cfg.npz", "swapped.npz"]
     assert sorted(path.name for path in Path("out").iterdir()) == sorted(["cfg", "no_cfg", *sets])
+    tokenizer, training = load_tokenizer(trained / "tokenizer"), TokenCache(trained / "tokens", "train")
+    with np.load("out/independent.npz") as independent:
+        ids = independent_ids(training, independent["arr_1"], seed=0)
+        assert np.array_equal(independent["arr_0"], image_sampling.decode(tokenizer, ids))
     with np.load("out/swapped.npz") as swapped:
         assert len(swapped["arr_0"]) == 200
         assert (swapped["arr_1"] + swapped["arr_2"] == 1).all()
-    weights = weights_sha256(load_tokenizer(trained / "tokenizer"), load_ar(trained / "ar"))
+    weights = weights_sha256(tokenizer, load_ar(trained / "ar"))
     for name in ("out/cfg.npz", "out/swapped.npz", "out/cfg/000020.png", "out_figures/held_prologue.png"):
         recipe, source = read_recipe(Path(name))
         assert recipe["seed"] == 0
@@ -287,6 +292,21 @@ def test_a_killed_run_goes_on_and_two_processes_draw_the_same(
         expected = np.load(f"whole/{run}.npz")["arr_0"]
         for other in ("again", "elsewhere", "two"):
             assert np.array_equal(np.load(f"{other}/{run}.npz")["arr_0"], expected), (run, other)
+
+
+def test_samples_outlive_a_stage_that_ends_after_drawing_them(
+    trained: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC removes what a stage that failed has written to its place."""
+    monkeypatch.chdir(tmp_path)
+    params = tiny_params(sampling__images=10)
+    with monkeypatch.context() as patch:
+        patch.setattr(samples_stage, "_write_pictures", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            write(params, trained, shards, "out")
+    assert not Path("out").exists()
+    assert write(params, trained, shards, "out")["images_per_second"] == {}
+    assert Path("out/cfg.npz").is_file()
 
 
 def test_the_params_of_a_run_reach_the_sampler(trained: Path) -> None:

@@ -11,6 +11,7 @@ from calls import record_calls
 from tiny import tiny_params
 
 from prologue.core.params_file import ParamsError
+from prologue.core.runtime import start_accelerator
 from prologue.evaluation import sweep
 from prologue.evaluation.likelihood import evaluate_ar
 from prologue.evaluation.reference import compute_reference
@@ -19,7 +20,7 @@ from prologue.models.saved import load_ar
 from prologue.pipeline.samples import make_samples
 from prologue.sampling import samples
 from prologue.tokens.cache import TokenCache
-from prologue.tokens.likelihood import token_losses
+from prologue.tokens.likelihood import evaluate_likelihood
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +132,19 @@ def test_likelihood_at_every_position(trained: Path, tmp_path: Path) -> None:
     for segment, places in {"prologue": slice(3), "eos": slice(3, 4), "visual": slice(4, None)}.items():
         assert nats[segment] == pytest.approx(loss[places].sum().item(), rel=1e-5)
     assert nats["total"] == pytest.approx(loss.sum().item(), rel=1e-5)
-    swapped = token_losses(ar, cache, np.arange(len(cache)))["swapped"]
-    gain = swapped.double().mean() - loss[4:].sum()
+    dawn, dusk = (np.flatnonzero(cache.labels == label) for label in (0, 1))
+    others = np.empty(len(cache), np.int64)
+    others[dawn], others[dusk] = np.roll(dawn, -1), np.roll(dusk, -1)
+    assert tokens.prologue is not None
+    swapped = ar.losses(tokens.prologue[others], tokens.visual, torch.from_numpy(cache.labels))[:, 4:]
+    gain = swapped.double().mean(0).sum() - loss[4:].sum()
     assert metrics["prologue_gain_nats"] == pytest.approx(gain.item(), rel=1e-3)
+
+
+def test_an_image_alone_in_its_class_says_nothing_of_what_a_prologue_tells(trained: Path) -> None:
+    ar, cache = load_ar(trained / "ar"), TokenCache(trained / "tokens", "val")
+    accelerator, first = start_accelerator(), np.arange(3)
+    cache.labels = np.array([0, 0, 1, *range(2, 2 + len(cache) - 3)])
+    both = evaluate_likelihood(ar, cache, first[:2], accelerator)["prologue_gain_nats"]
+    assert evaluate_likelihood(ar, cache, first, accelerator)["prologue_gain_nats"] == pytest.approx(both, rel=1e-5)
+    assert "prologue_gain_nats" not in evaluate_likelihood(ar, cache, first[2:], accelerator)

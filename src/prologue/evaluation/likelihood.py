@@ -11,7 +11,7 @@ from prologue.core.launch import progress
 from prologue.core.runtime import start_accelerator
 from prologue.core.sharing import gather_blocks, own_block
 from prologue.figures.likelihood import draw_positions
-from prologue.measures.likelihood import nats_per_image, per_position, summarise
+from prologue.measures.likelihood import have_partners, nats_per_image, per_position, summarise
 from prologue.models.saved import load_ar
 from prologue.tokens.cache import TokenCache
 from prologue.tokens.likelihood import token_losses
@@ -44,4 +44,5 @@ def evaluate_ar(ar_folder: Path, tokens: Path, figures: Path) -> dict[str, Any]:
     entropies = table.groupby("segment")["entropy"].mean()
     named = {f"{segment}_conditional_entropy": float(entropies[segment]) for segment in entropies.index}
     nats = nats_per_image(rows, ar.vocabulary)
-    return {**summarise(rows, ar.vocabulary), "nats": nats, **named, "images": len(cache), "weights": "raw"}
+    means = summarise(rows, ar.vocabulary, have_partners(cache.labels))
+    return {**means, "nats": nats, **named, "images": len(cache), "weights": "raw"}

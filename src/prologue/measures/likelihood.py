@@ -3,19 +3,22 @@
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
 from torch import Tensor
 
 from prologue.models.vocabulary import Vocabulary
 
 
-def summarise(rows: dict[str, Tensor], vocabulary: Vocabulary) -> dict[str, float]:
-    """Means of `token_losses`, as `evaluate_likelihood` returns them."""
+def summarise(rows: dict[str, Tensor], vocabulary: Vocabulary, partnered: npt.NDArray[np.bool_]) -> dict[str, float]:
+    """Means of `token_losses`, as `evaluate_likelihood` returns them; `partnered` (n,): where swapped is another's."""
     loss = rows["loss"].double()
     result = {"loss": loss.mean().item(), "visual_loss": loss[:, vocabulary.prefix :].mean().item()}
     if vocabulary.prologue_tokens:
         result["prologue_loss"] = loss[:, : vocabulary.prologue_tokens].mean().item()
-        own = loss[:, vocabulary.prefix :].sum(dim=1)
-        result["prologue_gain_nats"] = (rows["swapped"].double() - own).mean().item()
+        if partnered.any():
+            own = loss[:, vocabulary.prefix :].sum(dim=1)
+            gains = (rows["swapped"].double() - own)[torch.from_numpy(partnered)]
+            result["prologue_gain_nats"] = gains.mean().item()
     return result
 
 
@@ -44,3 +47,10 @@ def same_class_partners(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         members = np.flatnonzero(labels == label)
         partners[members] = np.roll(members, -1)
     return partners
+
+
+def have_partners(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Whether there is another image of its class, for each."""
+    _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    others: npt.NDArray[np.bool_] = counts[classes] > 1
+    return others

@@ -25,7 +25,7 @@ from prologue.sampling.generation import TokenSampler
 from prologue.sampling.images import decode, token_samplers
 from prologue.sampling.independent import independent_ids
 from prologue.sampling.prologues import draw_held, draw_of_real, draw_swapped
-from prologue.sampling.samples import balanced_labels, write_samples
+from prologue.sampling.samples import balanced_labels, building_samples, write_samples
 from prologue.sampling.watermark import marking
 from prologue.tokens.cache import TokenCache
 
@@ -45,9 +45,10 @@ def make_samples(
 ) -> dict[str, Any]:
     """Sample `sampling.images` images in both runs, classes taking turns, and draw them; returns the stage's metrics.
 
-    Both runs take what the stage sweep chose. Beside OUTPUT/RUN.npz lie independent.npz and swapped.npz, yardsticks of
-    the evaluation. Writes samples_RUN.png and, with a prologue, held_, real_prologue and swapped_prologues.png to
-    `figures`. Images are marked where `sampling.watermark` is on, under the key that the environment holds.
+    Both runs take what the stage sweep chose where `sweep.adopt` says so. Beside OUTPUT/RUN.npz lie independent.npz and
+    swapped.npz, yardsticks of the evaluation. Writes samples_RUN.png and, with a prologue, held_, real_prologue and
+    swapped_prologues.png to `figures`. Images are marked where `sampling.watermark` is on, under the key that the
+    environment holds.
     """
     accelerator, params = start_accelerator(), settle(params)
     adopted = read_adopted(sweep)
@@ -62,18 +63,16 @@ def make_samples(
     settings = params.sampling.model_dump(include={"classes", "precision", "watermark", *SAMPLING_RUNS})
     weights = weights_sha256(tokenizer, ar)
     recipe = {"weights_sha256": weights, "seed": params.seed, "settings": settings}
-    speed = write_samples(params, samplers, tokenizer, labels, inputs, recipe, output, accelerator)
-    if accelerator.is_main_process:
-        _write_yardsticks(output, samplers["cfg"], tokenizer, TokenCache(tokens, "val"), labels, recipe)
-        pictures = {f"samples_{run}": _class_grid(output / f"{run}.npz", labels, names) for run in SAMPLING_RUNS}
-        if ar.vocabulary.prologue_tokens:
-            real = ImageShards(shards, "val")
-            pictures |= _prologue_pictures(samplers["cfg"], tokenizer, names, real, params.sampling.rows, params.seed)
-        with replacing(figures) as folder:
-            folder.mkdir()
-            for name, picture in pictures.items():
-                origin: Origin = "compositeWithTrainedAlgorithmicMedia" if name == REAL else "trainedAlgorithmicMedia"
-                save_picture(picture, folder / f"{name}.png", "png", recipe | {"picture": name}, origin)
+    with building_samples(params, samplers, inputs, output, accelerator) as folder:
+        speed = write_samples(params, samplers, tokenizer, labels, recipe, folder, accelerator)
+        if accelerator.is_main_process:
+            _write_yardsticks(folder, samplers["cfg"], tokenizer, TokenCache(tokens, "train"), labels, recipe)
+            drawn = {run: np.load(folder / f"{run}.npy", mmap_mode="r") for run in SAMPLING_RUNS}
+            pictures = {f"samples_{run}": class_grid(images, labels, names) for run, images in drawn.items()}
+            if ar.vocabulary.prologue_tokens:
+                real, rows = ImageShards(shards, "val"), params.sampling.rows
+                pictures |= _prologue_pictures(samplers["cfg"], tokenizer, names, real, rows, params.seed)
+            _write_pictures(pictures, figures, recipe)
     counts = np.bincount(labels, minlength=len(names))
     return {
         "images": len(labels),
@@ -88,8 +87,17 @@ def make_samples(
     }
 
 
+def _write_pictures(pictures: dict[str, Image.Image], figures: Path, recipe: Recipe) -> None:
+    """Write NAME.png of each to the folder `figures`, with the recipe and whether real images are in it."""
+    with replacing(figures) as folder:
+        folder.mkdir()
+        for name, picture in pictures.items():
+            origin: Origin = "compositeWithTrainedAlgorithmicMedia" if name == REAL else "trainedAlgorithmicMedia"
+            save_picture(picture, folder / f"{name}.png", "png", recipe | {"picture": name}, origin)
+
+
 def _write_yardsticks(
-    output: Path,
+    folder: Path,
     sampler: TokenSampler,
     tokenizer: Tokenizer,
     cache: TokenCache,
@@ -98,29 +106,27 @@ def _write_yardsticks(
 ) -> None:
     """Write what the samples are judged beside, as npz of images arr_0 and labels arr_1.
 
-    independent.npz: as many images of ids that know nothing of each other. swapped.npz, with a prologue: images drawn
-    with the prologue of one of another class, whose labels are arr_2.
+    independent.npz: as many images of ids that know nothing of each other, taken from training images, as images of the
+    others may be all that a class has to be compared with. swapped.npz, with a prologue: images drawn with the prologue
+    of one of another class, whose labels are arr_2.
     """
-    seed = recipe["seed"]
-    ids = independent_ids(cache, labels, seed).to(sampler.device).split(sampler.block)
-    images = np.concatenate([decode(tokenizer, part) for part in ids])
-    _save(output / "independent.npz", recipe, images, labels)
+    seed, size = recipe["seed"], tokenizer.config.image_size
+    ids = independent_ids(cache, labels, seed)
+    images = np.lib.format.open_memmap(folder / "independent.npy", "w+", np.uint8, (len(labels), size, size, 3))
+    for start in range(0, len(ids), sampler.block):
+        images[start : start + sampler.block] = decode(tokenizer, ids[start : start + sampler.block].to(sampler.device))
+    _save(folder / "independent.npz", recipe, images, labels)
     present = torch.from_numpy(np.unique(labels)).to(sampler.device)
     if sampler.vocabulary.prologue_tokens and len(present) > 1:
         classes = present[torch.arange(SWAPPED_IMAGES, device=sampler.device) % (len(present) // 2 * 2)]
         swapped = draw_swapped(sampler, tokenizer, classes, 1, seed)[:, 1]
         own = classes.cpu().numpy()
-        _save(output / "swapped.npz", recipe, swapped, own, own.reshape(-1, 2)[:, ::-1].ravel())
+        _save(folder / "swapped.npz", recipe, swapped, own, own.reshape(-1, 2)[:, ::-1].ravel())
 
 
 def _save(path: Path, recipe: Recipe, *arrays: NDArray[Any]) -> None:
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, *arrays, recipe=recipe_array(recipe | {"set": path.stem}))
-
-
-def _class_grid(path: Path, labels: NDArray[np.int64], names: list[str]) -> Image.Image:
-    with np.load(path) as samples:
-        return class_grid(samples["arr_0"], labels, names)
 
 
 def _prologue_pictures(

@@ -1,6 +1,8 @@
 """Sets of samples as files: images with guidance and without, in the ADM layout."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -19,37 +21,48 @@ from prologue.sampling.generation import TokenSampler
 from prologue.sampling.images import sample_images
 
 
+@contextmanager
+def building_samples(
+    params: Params, samplers: dict[str, TokenSampler], inputs: list[Path], output: Path, accelerator: Accelerator
+) -> Iterator[Path]:
+    """Yield a folder for samples and what is made of them; it takes `output`'s place when all is there.
+
+    `inputs` are the files of the models. What a killed run of the same settings and models had drawn is in it.
+    """
+    marks = {run: sampler.watermark.fingerprint for run, sampler in samplers.items() if sampler.watermark}
+    settings = params.sampling.model_dump(exclude={"rows", "files"}) | {"seed": params.seed, "marks": marks}
+    with building(output, origin_of(settings, inputs, __file__), accelerator.wait_for_everyone) as folder:
+        yield folder
+        if accelerator.is_main_process:
+            for leftover in folder.glob("*.npy"):
+                remove(leftover)
+
+
 def write_samples(
     params: Params,
     samplers: dict[str, TokenSampler],
     tokenizer: Tokenizer,
     labels: NDArray[np.int64],
-    inputs: list[Path],
     recipe: Recipe,
-    output: Path,
+    folder: Path,
     accelerator: Accelerator,
 ) -> dict[str, float]:
-    """Write OUTPUT/RUN.npz for the sampler of each run: arr_0, uint8 (N, H, W, 3), and arr_1, the labels int64 (N,).
+    """Write RUN.npz for the sampler of each run: arr_0, uint8 (N, H, W, 3), and arr_1, the labels int64 (N,).
 
-    `inputs` are the files of the models. Each file carries `recipe` and the run. Every process samples a part of the
-    images; a run that was killed goes on where it was. Returns the images per second of each run that had any to draw.
+    `folder` is of `building_samples`, where RUN.npy has the images too. Each npz carries `recipe` and the run. Every
+    process samples a part of the images; a run that was killed goes on where it was. Returns the images per second of
+    each run that had any to draw.
     """
-    marks = {run: sampler.watermark.fingerprint for run, sampler in samplers.items() if sampler.watermark}
-    settings = params.sampling.model_dump(exclude={"rows", "files"}) | {"seed": params.seed, "marks": marks}
     speed = {}
-    with building(output, origin_of(settings, inputs, __file__), accelerator.wait_for_everyone) as folder:
-        for run, sampler in samplers.items():
-            began, path = time.perf_counter(), folder / f"{run}.npy"
-            images, drawn = sample_images(sampler, tokenizer, labels, (params.seed,), path, accelerator)
-            if drawn:
-                speed[run] = round(drawn / (time.perf_counter() - began), 1)
-            if accelerator.is_main_process:
-                made = recipe | {"run": run}
-                np.savez(folder / f"{run}.npz", arr_0=images, arr_1=labels, recipe=recipe_array(made))
-                _write_files(folder / run, images, params.sampling.files, made)
+    for run, sampler in samplers.items():
+        began, path = time.perf_counter(), folder / f"{run}.npy"
+        images, drawn = sample_images(sampler, tokenizer, labels, (params.seed,), path, accelerator)
+        if drawn:
+            speed[run] = round(drawn / (time.perf_counter() - began), 1)
         if accelerator.is_main_process:
-            for leftover in folder.glob("*.npy"):
-                remove(leftover)
+            made = recipe | {"run": run}
+            np.savez(folder / f"{run}.npz", arr_0=images, arr_1=labels, recipe=recipe_array(made))
+            _write_files(folder / run, images, params.sampling.files, made)
     return speed
 
 

@@ -7,7 +7,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from prologue.core.sharing import gather_blocks, own_block
-from prologue.measures.likelihood import same_class_partners, summarise
+from prologue.measures.likelihood import have_partners, same_class_partners, summarise
 from prologue.models.ar import ARModel, cross_entropy
 from prologue.tokens.cache import TokenCache
 
@@ -24,11 +24,12 @@ def evaluate_likelihood(
 
     With a prologue also `prologue_gain_nats`: how much lower the loss of an image's visual tokens is, in nats per
     image, with its own prologue than with another image's of the same class. It estimates the information that the
-    prologue carries about the visual tokens beyond the class.
+    prologue carries about the visual tokens beyond the class. Images that are alone in theirs are left out of it, and
+    it is left out where all are.
     """
     own = token_losses(ar, cache, images[own_block(len(images), accelerator)])
     rows = {name: gather_blocks(values, len(images), accelerator) for name, values in own.items()}
-    return summarise(rows, ar.vocabulary)
+    return summarise(rows, ar.vocabulary, have_partners(cache.labels)[images])
 
 
 @torch.no_grad()
@@ -39,7 +40,8 @@ def token_losses(
 
     Returns:
         loss (n, length), the cross-entropy of each token; with `entropies` entropy (n, length), that of the prediction;
-        with a prologue swapped (n,), the loss of all visual tokens after the prologue of another image of the class.
+        with a prologue swapped (n,), the loss of all visual tokens after the prologue of another image of the class,
+        its own where there is none.
     """
     device, vocabulary = ar.token_embedding.weight.device, ar.vocabulary
     others = same_class_partners(cache.labels)
