@@ -15,6 +15,7 @@ from prologue.measures.fidelity import Statistics
 RESAMPLES = 40  # enough for a standard deviation (Efron and Tibshirani 1993, Ch. 6)
 PARTS = 5000  # images whose parts in a kernel distance tell how all of them spread, to 1 %
 KERNELS = 5_000_000  # in memory at once, for each thread
+ROWS = 1024  # images of a resampled set in memory at once, for each thread: all 50,000 take a gigabyte
 NORMAL = 1.96  # standard deviations on each side of 95 % of a normal distribution
 
 
@@ -32,9 +33,9 @@ def frechet_draws(features: Tensor, references: list[Statistics], seed: int = 0)
     x = features.double().numpy()
     counts = _counts(len(x), seed)
     with threadpool_limits(1, "blas"):  # the last digits would depend on the number of cores
-        turned = [x @ _root(reference.sigma) for reference in references]
+        roots = [_root(reference.sigma) for reference in references]
         with ThreadPoolExecutor(own_threads()) as pool:
-            drawn = list(pool.map(lambda count: _distances(x, count, references, turned), counts))
+            drawn = list(pool.map(lambda count: _distances(x, count, references, roots), counts))
     return np.array(drawn)
 
 
@@ -47,8 +48,9 @@ def paired_deviation(features: Tensor, others: Tensor) -> float:
     x, y = features.double().numpy(), others.double().numpy()
 
     def distance(count: NDArray[np.int64]) -> float:
-        drawn = _statistics(y, count)
-        return _distances(x, count, [drawn], [x @ _root(drawn.sigma)])[0]
+        mu = count @ y / len(y)
+        drawn = Statistics(mu, _covariance(y, count, mu))
+        return _distances(x, count, [drawn], [_root(drawn.sigma)])[0]
 
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(own_threads()) as pool:
         return float(np.std(list(pool.map(distance, _counts(len(x), seed=0))), ddof=1))
@@ -92,17 +94,26 @@ def _counts(images: int, seed: int) -> NDArray[np.int64]:
     return np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), RESAMPLES)
 
 
-def _statistics(y: NDArray[np.float64], count: NDArray[np.int64]) -> Statistics:
-    """Statistics of the images y (N, D), each taken `count` times."""
-    centred = _centred(y, count)
-    return Statistics(count @ y / len(y), centred.T @ centred)
+def _covariance(x: NDArray[np.float64], count: NDArray[np.int64], mu: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Covariance (D, D) of the images x (N, D), each taken `count` times, whose mean is mu (D,)."""
+    covariance = np.zeros((x.shape[1], x.shape[1]))
+    for start in range(0, len(x), ROWS):
+        part = slice(start, start + ROWS)
+        centred = _centred(x[part], count[part], mu, len(x))
+        covariance += centred.T @ centred
+    return covariance
 
 
-def _centred(rows: NDArray[np.float64], count: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Rows (N, D) less their mean, each taken `count` times, scaled so that centred.T @ centred is their covariance."""
+def _centred(
+    x: NDArray[np.float64], count: NDArray[np.int64], mu: NDArray[np.float64], images: int
+) -> NDArray[np.float64]:
+    """Rows of x less mu, each taken `count` times, scaled so that centred.T @ centred is their part in the covariance.
+
+    `images`: how many are taken in all.
+    """
     taken = count > 0
-    centred: NDArray[np.float64] = rows[taken] - count @ rows / len(rows)
-    centred *= np.sqrt(count[taken] / (len(rows) - 1))[:, None]
+    centred: NDArray[np.float64] = x[taken] - mu
+    centred *= np.sqrt(count[taken] / (images - 1))[:, None]
     return centred
 
 
@@ -114,16 +125,17 @@ def _root(sigma: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _distances(
-    x: NDArray[np.float64], count: NDArray[np.int64], references: list[Statistics], turned: list[NDArray[np.float64]]
+    x: NDArray[np.float64], count: NDArray[np.int64], references: list[Statistics], roots: list[NDArray[np.float64]]
 ) -> list[float]:
-    """Distances of the images x (N, D), each taken `count` times; `turned` is x times each reference's root."""
+    """Distances of the images x (N, D), each taken `count` times; `roots` are those of the references' covariances."""
     mu = count @ x / len(x)
-    variance = (count @ (x - mu) ** 2).sum() / (len(x) - 1)
+    few = np.count_nonzero(count) < x.shape[1]
+    part = _centred(x, count, mu, len(x)) if few else _covariance(x, count, mu)
+    variance = (part**2).sum() if few else np.trace(part)
     distances = []
-    for reference, rows in zip(references, turned, strict=True):
-        centred = _centred(rows, count)
-        # eigenvalues of root @ sigma @ root, which are those of the smaller of both products
-        product = centred @ centred.T if len(centred) < centred.shape[1] else centred.T @ centred
+    for reference, root in zip(references, roots, strict=True):
+        # eigenvalues of root @ covariance @ root, which few images have in a smaller product
+        product = (turned := part @ root) @ turned.T if few else root @ part @ root
         overlap = np.sqrt(eigvalsh(product, overwrite_a=True).clip(0)).sum()
         moved = ((mu - reference.mu) ** 2).sum()
         distances.append(float(moved + variance + np.trace(reference.sigma) - 2 * overlap))
