@@ -6,7 +6,6 @@ The images are the embedded dataset's, enlarged. The perceptual network is lite0
 the precision fp32. Writes reports/benchmarks/full_size.json.
 """
 
-import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from accelerate import Accelerator
 from sitting import Sitting
 from steps import take_step
 
+from prologue.core.machine import peak_memory_mb
 from prologue.core.params import Params
 from prologue.core.runtime import start_accelerator
 from prologue.core.variants import apply_overrides, load_variants
@@ -86,7 +86,7 @@ def timed(name: str, *works: Callable[[], object]) -> dict[str, object]:
         began = time.perf_counter()
         work()
         seconds = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    peak = peak_memory_mb()
     return {f"{name}_seconds": round(seconds, 2), f"{name}_peak_memory_mb": peak}
 
 

@@ -10,7 +10,6 @@ Writes reports/benchmarks/imported_tokenizer.json.
 
 import copy
 import json
-import resource
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from prologue.core.launch import own_threads
+from prologue.core.machine import peak_memory_mb
 from prologue.interop.checkpoints import Checkpoint
 from prologue.interop.imported import describe_checkpoint
 from prologue.models.config import TokenizerConfig
@@ -100,7 +100,7 @@ def main() -> None:
             "encode_times_faster": round(seconds["plain_encode"] / seconds["encode"], 2),
             "decode_times_faster": round(seconds["plain_decode"] / seconds["decode"], 2),
             "encode_share_of_matrix_rate": round(counter.get_total_flops() / seconds["encode"] / rate, 2),
-            "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            "peak_memory_mb": peak_memory_mb(),
         },
     )
 

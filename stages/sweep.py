@@ -1,4 +1,4 @@
-"""Measure generation over values of sampling settings, and choose the best for the samples."""
+"""Measure generation over values of sampling settings, of which the samples take the best where `sweep.adopt` is on."""
 
 from pathlib import Path
 

@@ -3,10 +3,8 @@
 import json
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +15,6 @@ from prologue.core.errors import PrologueError
 from prologue.evaluation import external
 from prologue.evaluation.external import evaluate
 from prologue.evaluation.image_sets import NpzImages
-from prologue.evaluation.reference import Reference
 
 COUNT = 24
 Pixels = np.ndarray
@@ -79,22 +76,19 @@ def test_images_of_many_sizes_are_measured_as_they_are_or_cropped_to_one(tmp_pat
     assert cropped["fd_lite2"] != pytest.approx(together["fd_lite2"], rel=1e-2)
 
 
-def test_samples_of_another_size_than_the_pipelines_reference_are_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_samples_of_another_size_than_the_reference_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def of_32_px(*given: Any) -> Reference:
-        found = measured(*given)
-        return replace(found, protocol=found.protocol | {"image_size": 32})
-
-    measured = external._reference
-    monkeypatch.setattr(external, "_reference", of_32_px)
-    real = write_npz(tmp_path / "real.npz", pictures(0))
+    images = list(pictures(0, size=32))
+    references = (write_npz(tmp_path / "real.npz", np.stack(images)), write_folder(tmp_path / "real", images))
     for size in (32, 16):
         samples = pictures(1, size=size)
-        for given in (write_npz(tmp_path / "a.npz", samples), write_folder(tmp_path / str(size), list(samples))):
-            run(given, real)
-            warned = f"the samples have {size} px and the reference 32 px" in capsys.readouterr().err
-            assert warned == (size == 16)
+        given = (write_npz(tmp_path / "a.npz", samples), write_folder(tmp_path / str(size), list(samples)))
+        for own, reference in zip(given, references, strict=True):
+            for _ in range(2):  # the reference is measured, then found again
+                run(own, reference)
+                warned = f"the samples have {size} px and the reference 32 px" in capsys.readouterr().err
+                assert warned == (size == 16)
 
 
 def test_the_reference_is_measured_once_and_again_when_its_images_change(
@@ -168,6 +162,9 @@ def test_damaged_and_missing_inputs_are_named(tmp_path: Path) -> None:
         run(tmp_path / "text.npz", reference)
     with pytest.raises(PrologueError, match=r"text\.npz is no npz"):
         run(reference, tmp_path / "text.npz")
+    np.save(tmp_path / "real.npy", pictures(2))
+    with pytest.raises(PrologueError, match=r"real\.npy is no npz"):
+        run(reference, tmp_path / "real.npy")
     content = bytearray(reference.read_bytes())
     content[len(content) // 2] ^= 255  # the archive's checksum finds it
     (tmp_path / "flipped.npz").write_bytes(content)

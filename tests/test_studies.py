@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -22,6 +23,8 @@ from prologue.measures.seeds import Contrast, contrast
 from prologue.studies import experiments
 from prologue.studies.definition import SCALES, STUDIES, load_study, rows_at
 from prologue.studies.experiments import failure
+from prologue.studies.results import Result, mean_sweep, swept_by_all
+from prologue.studies.saved import SavedRow
 from prologue.studies.table import Column, Row, Run, Study
 from prologue.studies.text import as_frame, as_markdown
 
@@ -47,6 +50,27 @@ def test_a_row_that_failed_before_its_first_stage_tells_what_dvc_says(monkeypatc
     monkeypatch.setattr(experiments, "_dvc", fail)
     row = rows_at(load_study("table1"), "table1", "smoke")[0]
     assert failure(row).endswith("No output logs found for experiment 'row'")
+
+
+@pytest.mark.parametrize(
+    ("log", "reason"),
+    [
+        ("ar: loss is not finite\n\nERROR: failed to reproduce 'ar'", "ar: loss is not finite"),
+        ("ar, process 1: the disk is full\nERROR: failed to reproduce 'ar'", "ar, process 1: the disk is full"),
+        (
+            "warning: step 200: only 3.1% of the prologue codes are in use\nTraceback (most recent call last):\n"
+            "  File \"x.py\", line 1\ntorch.OutOfMemoryError: CUDA out of memory.\nERROR: failed to reproduce 'ar'",
+            "torch.OutOfMemoryError: CUDA out of memory.",
+        ),
+        (
+            "warning: a codebook\nERROR: failed to reproduce 'ar': exited with -9",
+            "ERROR: failed to reproduce 'ar': exited with -9",
+        ),
+    ],
+)
+def test_a_row_that_failed_tells_why_and_no_warning(log: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experiments, "_dvc", lambda *_: log)
+    assert failure(rows_at(load_study("table1"), "table1", "smoke")[0]) == reason
 
 
 @pytest.fixture(autouse=True)
@@ -96,6 +120,7 @@ def test_bad_studies_are_refused_by_name(tmp_path: Path, monkeypatch: pytest.Mon
         ({"figures": [{"kind": "ratios", "y": ["psnr"], "title": "", "caption": ""}]}, "ratios are to the baseline"),
         ({"rows": [{"label": "a", "color": 1}]}, "color"),
         ({"rows": [{"label": "a", "times": {"prologue.size": 2}}]}, r"there is no param prologue\.size"),
+        ({"rows": [{"label": "a", "times": {"probe.mae.steps": 2}}]}, "steps is '5epochs', which is no number"),
         ({"rows": [{"label": "a", "variants": {"imagenet": []}}]}, "no rows at the scale smoke"),
         ({"rows": [{"label": "a"}, {"label": "a", "overrides": {"seed": 4}}]}, "two rows of the label a; give each"),
         (
@@ -133,7 +158,9 @@ def test_tables_tell_mean_spread_and_paired_difference(tmp_path: Path) -> None:
     assert found.ratio == pytest.approx((0.8 * 0.9 * 10 / 13) ** (1 / 3))
     assert (found.ratio_low, found.ratio_high) == pytest.approx((math.exp(inside.low), math.exp(inside.high)))
     assert not found.is_certain
-    assert contrast({0: 1.0, 1: 1.1, 2: 1.05}, baseline) is not None
+    certain = contrast({0: 1.0, 1: 1.1, 2: 1.05}, baseline)
+    assert certain is not None
+    assert certain.is_certain
     assert contrast({4: 1.0}, baseline) is None
     runs = [Run(seed=seed, status="done") for seed in own] + [Run(seed=3, status="not run")]
     column = Column(key="gfd", label="gFD")
@@ -152,6 +179,24 @@ def test_tables_tell_mean_spread_and_paired_difference(tmp_path: Path) -> None:
     assert f"| gFD | -2 [{ends.low:+.4g}, {ends.high:+.4g}]; ratio 0.821" in text
     assert "] (1.25) |" in text  # the paper's ratio
     assert len(as_frame(study)) == 5
+
+
+def test_sweeps_are_compared_over_seeds_that_all_rows_have() -> None:
+    first = rows_at(load_study("figA1"), "figA1", "smoke")[0]
+
+    def result(seed: int, distance: float | None) -> Result:
+        text = None if distance is None else f"visual.guidance,gfd_lite2\n2.0,{distance + 4}\n1.0,{distance}\n"
+        saved = SavedRow(commit="c", params={}, metrics={}, lock={}, sweep=text)
+        return Result(replace(first, seed=seed), saved if text else None, "")
+
+    whole, partly = [result(1, 10.0), result(2, 12.0)], [result(1, None), result(2, 30.0)]
+    assert swept_by_all([whole, whole]) == {1, 2}
+    both = mean_sweep(whole, {1, 2})
+    assert both is not None
+    assert both.to_numpy().tolist() == [[1.0, 11.0], [2.0, 15.0]]
+    assert swept_by_all([whole, partly, []]) == {2}
+    assert swept_by_all([whole[:1], partly]) == set()
+    assert mean_sweep(whole, set()) is None
 
 
 def test_figures_say_what_they_show(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import platform
+import resource
 import sys
 from functools import cache
 from pathlib import Path
@@ -26,6 +27,11 @@ def cpu_name() -> str:
     best = next((unit for unit in UNITS if unit in units), "")
     name = _described().get("model name") or platform.processor() or platform.machine()
     return f"{name} ({best})" if best else name
+
+
+def peak_memory_mb() -> int:
+    """The most memory that this process has had, in 2^20 bytes: what systems count in kilobytes, Apple's in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def gpu_used() -> dict[str, Any]:

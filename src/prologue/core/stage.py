@@ -1,6 +1,5 @@
 """What every stage script shares: params first, plain errors, wall time and memory beside the stage's metrics."""
 
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from typing import Any, Literal
 from prologue.core.errors import PrologueError
 from prologue.core.files import write_json
 from prologue.core.launch import is_main_process, launch_as_configured, rank, world_size
-from prologue.core.machine import cpu_name, gpu_used
+from prologue.core.machine import cpu_name, gpu_used, peak_memory_mb
 from prologue.core.params import Params
 from prologue.core.params_file import load_params
 from prologue.core.slots import take_slot
@@ -38,6 +37,6 @@ def run_stage(name: str, work: Work, processes: Literal["configured", "one"] = "
         sys.exit(1)
     if metrics and is_main_process():
         metrics["seconds"] = round(metrics.get("earlier_seconds", 0) + time.perf_counter() - started, 1)
-        metrics["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        metrics["peak_memory_mb"] = peak_memory_mb()
         metrics |= {"processes": world_size(), "cpu": cpu_name()} | gpu_used()
         write_json(METRICS / f"{name}.json", metrics)

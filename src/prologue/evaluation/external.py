@@ -69,7 +69,7 @@ def evaluate(
         protocol["unusable"] = len(images) - len(features.pool)
     if compared is None:
         return {**score(features, network.name), "images": len(features.pool), **protocol}
-    size_of_reference = compared.protocol.get("image_size", images.side)  # the pipeline's tells it
+    size_of_reference = compared.protocol.get("image_size", images.side)  # statistics alone do not tell it
     if images.side != size_of_reference and accelerator.is_main_process:
         print(
             f"warning: the samples have {images.side} px and the reference {size_of_reference} px, so that their "
@@ -143,6 +143,8 @@ def _reference(path: Path, network: Extractor, size: int | None, batch: int, acc
 
 def _given_statistics(path: Path) -> Statistics | None:
     """mu and sigma of an npz, where it has them."""
+    if not zipfile.is_zipfile(path):
+        return None
     try:
         with np.load(path, allow_pickle=False) as content:
             if not {"mu", "sigma"} <= set(content.files):
@@ -160,6 +162,7 @@ def _measured_once(path: Path, network: Extractor, size: int | None, batch: int,
     if not (folder / PROTOCOL).is_file():
         measured = measure_reference(network, images, batch, identity, accelerator)
         if accelerator.is_main_process:
+            measured.protocol["image_size"] = images.side  # of a folder it is known once its files are read
             if isinstance(images, FolderImages):
                 _warn(images)
             try:

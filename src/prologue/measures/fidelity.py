@@ -116,8 +116,8 @@ def _checked(features: Tensor, least: int) -> Tensor:
         raise PrologueError(f"features must be float (N, D), got {features.dtype} {tuple(features.shape)}")
     if len(features) < max(least, 2):
         raise PrologueError(
-            f"{len(features)} images are too few for this metric, which needs at least {max(least, 2)}: "
-            "raise sampling.images or data.val_limit"
+            f"{len(features)} images are too few for this metric, which needs at least {max(least, 2)}; in "
+            "the pipeline sampling.images and data.val_limit say how many there are"
         )
     if not torch.isfinite(features).all():
         bad = int((~torch.isfinite(features)).any(dim=1).sum())

@@ -181,6 +181,9 @@ def _row_at(row: RowDefinition, variants: list[str], prefix: str, stages: list[s
     unknown = sorted(row.times.keys() - before.keys())
     if unknown:
         raise PrologueError(f"row {row.label}: times: there is no param {unknown[0]}")
+    words = [key for key in row.times if not isinstance(before[key], int | float)]
+    if words:
+        raise PrologueError(f"row {row.label}: times: {words[0]} is {before[words[0]]!r}, which is no number")
     multiplied = {key: _times(before[key], factor) for key, factor in row.times.items()}
     own = row.overrides | multiplied
     overrides = base | own | {"seed": seed}

@@ -18,13 +18,15 @@ from prologue.core.files import parse_yaml
 from prologue.core.slots import SLOTS
 from prologue.core.variants import experiment_flags, override
 from prologue.core.work import work_root
+from prologue.measures.registry import STAGES
 from prologue.studies.definition import StudyRow
 from prologue.studies.forecast import is_current
 
 POLL = 5.0  # seconds between two looks at the queue
 PATIENCE = 4  # looks at a queue that too few work on, before workers are started again
 ENDED = ("Success", "Failed")
-STAGE_ERROR = re.compile(r"^(\w+): (.+)$", re.MULTILINE)
+STAGE_ERROR = re.compile(rf"^(?:{'|'.join(('plan', 'source', *STAGES))})(?:, process \d+)?: .+$", re.MULTILINE)
+EXCEPTION = re.compile(r"^[\w.]*(?:Error|Exception|Interrupt)\b.*$", re.MULTILINE)
 
 
 def done_commit(row: StudyRow, stages: list[str]) -> str | None:
@@ -114,14 +116,18 @@ def queue_states() -> dict[str, str]:
 
 
 def failure(row: StudyRow) -> str:
-    """Why the row's last try, which failed, did so: one line of its log, or of what DVC says where it has none."""
+    """Why the row's last try, which failed, did so: one line of its log, or of what DVC says where it has none.
+
+    That is what a stage said, else the exception that ended it, else the last line.
+    """
     try:
         logged = _dvc("queue", "logs", row.name)
     except PrologueError as error:  # it failed before a stage began
         logged = str(error)
     lines = [line for line in re.split(r"[\r\n]+", logged) if line.strip() and "%|" not in line]  # no progress bars
-    errors = [f"{stage}: {message}" for stage, message in STAGE_ERROR.findall("\n".join(lines)) if stage.islower()]
-    return errors[-1] if errors else lines[-1] if lines else "no reason was logged"
+    text = "\n".join(lines)
+    errors: list[str] = STAGE_ERROR.findall(text) or EXCEPTION.findall(text) or lines
+    return errors[-1] if errors else "no reason was logged"
 
 
 def _follow(rows: Mapping[str, StudyRow], jobs: int, save: Callable[[StudyRow], object]) -> None:

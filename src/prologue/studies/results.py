@@ -109,9 +109,23 @@ def _against(own: list[Result], baseline: list[Result], keys: list[str]) -> dict
     return {key: found for key in keys if (found := contrast(values[key], others[key]))}
 
 
+def swept_by_all(rows: list[list[Result]]) -> set[int]:
+    """Seeds with which every row that has a sweep has one: means over others would not compare."""
+    of_rows = [{result.row.seed for result in own if result.saved and result.saved.sweep} for own in rows]
+    return set.intersection(*filter(None, of_rows)) if any(of_rows) else set()
+
+
+def mean_sweep(own: list[Result], seeds: set[int]) -> pd.DataFrame | None:
+    """A row's sweep, its first column the setting, in the mean over these seeds."""
+    texts = [result.saved.sweep for result in own if result.saved and result.row.seed in seeds]
+    tables = [pd.read_csv(io.StringIO(text)) for text in texts if text]
+    return pd.concat(tables).groupby(tables[0].columns[0], as_index=False).mean() if tables else None
+
+
 def _draw(definition: StudyDefinition, results: dict[str, list[Result]], folder: Path) -> list[StudyFigure]:
     """Draw the figures for which there are results."""
     points, baseline = [], results.get(definition.baseline, [])
+    swept = swept_by_all(list(results.values()))
     papers = baseline[0].row.paper if baseline else {}
     for own in results.values():
         done = [result.saved for result in own if result.saved]
@@ -119,7 +133,7 @@ def _draw(definition: StudyDefinition, results: dict[str, list[Result]], folder:
             values = _by_seed(own, definition.measured)
             row, means = own[0].row, {key: fmean(found.values()) for key, found in values.items() if found}
             spreads = {key: over for key, found in values.items() if (over := spread(found)) is not None}
-            sweep = None if done[0].sweep is None else pd.read_csv(io.StringIO(done[0].sweep))
+            sweep = mean_sweep(own, swept)
             against = {key: found for key, found in _against(own, baseline, list(values)).items() if found.ratio}
             paper = {key: row.paper[key] / value for key, value in papers.items() if key in row.paper}
             known = done[0].params | means
