@@ -5,6 +5,7 @@ import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from trained_project import make_trained_project
 
 from prologue.cli import main as cli
 from prologue.core.files import read_json, sha256, write_json
+from prologue.generator import folders
 from prologue.generator.card import LICENCES
 from prologue.generator.files import read_photo
 from prologue.generator.folders import load_generator, shipped_folder
@@ -314,3 +316,10 @@ def test_the_model_that_ships_is_the_default_runs() -> None:
     ids = generator.ar.vocabulary.sequence(tokens.prologue, tokens.visual)
     nats = cross_entropy(logits.flatten(0, 1), ids.flatten(), reduction="sum").item() / len(images)
     assert nats == pytest.approx(read_json(metrics / "evaluate_likelihood.json")["nats"]["total"], rel=0.03)
+
+
+def test_a_model_is_loaded_where_the_machine_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folders, "start_accelerator", lambda: SimpleNamespace(device=torch.device("meta")))
+    generator = load_generator("small")
+    for model in (generator.tokenizer, generator.ar):
+        assert {parameter.device.type for parameter in model.parameters()} == {"meta"}

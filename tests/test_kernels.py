@@ -110,6 +110,15 @@ def test_what_does_not_fit_is_refused() -> None:
         dropout(torch.randn(3, 7, 33))
 
 
+def test_an_empty_cxx_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "")
+    kernels.library.cache_clear()
+    try:
+        assert kernels.library() is not None
+    finally:
+        kernels.library.cache_clear()
+
+
 def test_without_a_compiler_torch_does_the_work(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,8 +6,10 @@ They have shapes and devices and no numbers, so that a tensor left on the CPU is
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -21,11 +23,13 @@ from prologue.core import runtime
 from prologue.frozen import networks
 from prologue.frozen.extractor import Extractor
 from prologue.frozen.perceptual import PerceptualLoss
+from prologue.generator import generator as generators
+from prologue.generator.generator import Generator
 from prologue.interop import load_tokenizer
 from prologue.measures.images import image_ssim
 from prologue.models.ar import ARModel
 from prologue.models.discriminator import Discriminator
-from prologue.models.tokenizer import Tokenizer, to_signed, to_uint8
+from prologue.models.tokenizer import Tokenizer, Tokens, to_signed, to_uint8
 from prologue.sampling import choice, generation
 from prologue.sampling.choice import Choice, Choices
 from prologue.sampling.decoding import Decoder
@@ -100,6 +104,28 @@ def test_the_losses_of_stage_1(system: tuple[Tokenizer, ARModel], tau: float | N
     discriminator = Discriminator(tiny_params().stage1.discriminator)
     real, fake = discriminator(to_signed(images())), discriminator(output.reconstruction)
     on_gpu(discriminator_loss(real, fake), generator_loss(fake), LeCam()(real, fake))
+
+
+def test_a_generator_takes_images_and_ids_from_the_cpu(
+    system: tuple[Tokenizer, ARModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer, ar = system
+    generator = Generator("ours", tokenizer, ar, ("dawn", "dusk"), tiny_params().sampling.cfg, "fp32")
+    tokens = generator.encode(images().to("cpu"))
+    on_gpu(tokens.prologue, tokens.visual)
+    taken: list[Tensor] = []
+
+    def decode(_: Tokenizer, visual: Tensor) -> np.ndarray:
+        taken.append(visual)
+        return np.zeros(1)
+
+    monkeypatch.setattr(generators, "decode", decode)
+    sampler = SimpleNamespace(sample=lambda labels, seeds, held: taken.extend((labels, held)))
+    monkeypatch.setattr(Generator, "sampler", lambda *_: sampler)
+    generator.pixels(Tokens(None, tokens.visual.to("cpu")))
+    generator.sample(generator.cfg, [0], [(0, 0)], torch.zeros(1, 3, dtype=torch.long, device="cpu"))
+    assert len(taken) == 3
+    on_gpu(*taken)
 
 
 @pytest.mark.parametrize("guidance", [None, GUIDANCE])

@@ -1,5 +1,6 @@
 """The watermark: found where it is and under its own key alone, and its key is nowhere but where the user put it."""
 
+import copy
 import json
 import shutil
 from collections.abc import Iterator
@@ -188,6 +189,23 @@ def test_p_values_of_an_image_are_uniform_over_keys() -> None:
     for level in (0.01, 0.1, 0.5):  # few tokens have few p-values: at most as many as are promised
         assert (p_values <= level).mean() < 1.2 * level
     assert (p_values <= 0.5).mean() > 0.3
+
+
+def test_an_export_in_bf16_reads_what_the_model_marks() -> None:
+    tokenizer = make_tokenizer(prologue__mode="none", tokenizer__codebook=4096)
+    rounded = copy.deepcopy(tokenizer)
+    rounded.load_state_dict({name: tensor.bfloat16() for name, tensor in tokenizer.state_dict().items()})
+    ids = torch.randint(0, 4096, (50, 16), generator=torch.Generator().manual_seed(0))
+    own, other = (Watermark(KEY.encode(), model).read(ids).green for model in (tokenizer, rounded))
+    assert (own == other).all()
+
+
+def test_any_strength_marks_and_a_single_token_says_nothing() -> None:
+    ids = torch.zeros(3, 16, dtype=torch.long)
+    mark = Watermark(KEY.encode(), make_tokenizer(prologue__mode="none"), 1000.0)
+    assert mark.bias(ids, torch.tensor([5])).isfinite().all()
+    single = Watermark(KEY.encode(), make_tokenizer(prologue__mode="none", tokenizer__layout="1d", tokenizer__tokens=1))
+    assert single.read(ids[:, :1]).p_value.tolist() == [1, 1, 1]
 
 
 def test_near_codes_share_a_cluster() -> None:

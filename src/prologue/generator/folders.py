@@ -11,6 +11,7 @@ from prologue.core.errors import PrologueError
 from prologue.core.files import read_json
 from prologue.core.params import GuidedRunParams, Precision, Section
 from prologue.core.params_file import load_params
+from prologue.core.runtime import start_accelerator
 from prologue.generator.generator import Generator
 from prologue.interop import published
 from prologue.models.saved import load_ar, load_tokenizer
@@ -32,13 +33,22 @@ class GeneratorConfig(Section):
 
 
 def load_generator(model: str | None = None) -> Generator:
-    """The generator of a folder: an exported one, a project of ours, or the authors' published one.
+    """The generator of a folder, on this machine's GPU where it has one: an exported one, a project of ours, or the
+    authors' published one.
 
     None is the project in the working directory once it has trained, else the one that ships, which `small` names too.
 
     Raises:
         PrologueError: the folder is none of these, or holds half of one.
     """
+    generator = _found(model)
+    device = start_accelerator().device
+    generator.tokenizer.to(device)
+    generator.ar.to(device)
+    return generator
+
+
+def _found(model: str | None) -> Generator:
     if model == SHIPPED or (model is None and not Path("models/ar").is_dir()):
         return replace(_exported(shipped_folder()), ships=True)
     folder = Path(model or ".")

@@ -29,7 +29,7 @@ BATCH = 64  # images that are encoded or decoded at once
 
 @dataclass(frozen=True)
 class Generator:
-    """Both models in eval mode, a name for each class of the AR model, and the settings that its samples were made by.
+    """Both models in eval mode and on one device, a name for each class, and the settings its samples were made by.
 
     `name` is for people: where it came from. `project` is the folder of the run that trained it, where that is at hand.
     `key` is the file of the watermark's key, which the environment holds otherwise.
@@ -45,6 +45,11 @@ class Generator:
     watermark_strength: float = 0
     key: Path | None = None
     ships: bool = False  # the small model that is part of the package
+
+    @property
+    def device(self) -> torch.device:
+        """Where both models are; what is encoded, drawn and decoded may come from anywhere."""
+        return self.ar.token_embedding.weight.device
 
     @cached_property
     def dtype(self) -> torch.dtype:
@@ -104,8 +109,9 @@ class Generator:
         self, run: GuidedRunParams, labels: list[int], seeds: list[Seed], prologue: Tensor | None = None
     ) -> Tokens:
         """Ids of one image per label; `prologue` (B, Np) is held where given. The stage samples draws the same."""
-        labelled = torch.tensor(labels, device=self.ar.token_embedding.weight.device)
-        return self.sampler(run, self.watermark).sample(labelled, seeds, prologue)
+        labelled = torch.tensor(labels, device=self.device)
+        held = None if prologue is None else prologue.to(self.device)
+        return self.sampler(run, self.watermark).sample(labelled, seeds, held)
 
     def sampler(self, run: GuidedRunParams, watermark: Watermark | None) -> TokenSampler:
         """What draws at some settings, with a mark or none; without guidance where both scales are 1."""
@@ -122,7 +128,7 @@ class Generator:
 
     def encode(self, images: Tensor) -> Tokens:
         """Ids of images uint8 (B, 3, H, W), any number."""
-        parts = [self.tokenizer.encode(part) for part in images.split(BATCH)]
+        parts = [self.tokenizer.encode(part.to(self.device)) for part in images.split(BATCH)]
         prologues = [part.prologue for part in parts if part.prologue is not None]
         return Tokens(torch.cat(prologues) if prologues else None, torch.cat([part.visual for part in parts]))
 
@@ -137,4 +143,4 @@ class Generator:
 
     def pixels(self, tokens: Tokens) -> Pixels:
         """Images uint8 (B, H, W, 3) of ids."""
-        return np.concatenate([decode(self.tokenizer, part) for part in tokens.visual.split(BATCH)])
+        return np.concatenate([decode(self.tokenizer, part.to(self.device)) for part in tokens.visual.split(BATCH)])

@@ -66,7 +66,7 @@ def call(
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The compiled kernels, or None where they are switched off or cannot be compiled, which is said once."""
-    compiler = shlex.split(os.environ.get("CXX", "c++"))
+    compiler = shlex.split(os.environ.get("CXX", "")) or ["c++"]
     missing = shutil.which(compiler[0]) is None
     if os.environ.get("PROLOGUE_KERNELS", "on") == "off" or missing:
         _explain(f"no C++ compiler: {compiler[0]} not found" if missing else "PROLOGUE_KERNELS=off")

@@ -16,8 +16,7 @@ from prologue.core.recipe import Recipe, save_picture
 from prologue.data.sources.base import Unusable
 from prologue.generator.files import read_photo
 from prologue.generator.generator import Generator
-from prologue.models.tokenizer import Tokens
-from prologue.sampling.images import Pixels, decode
+from prologue.sampling.images import Pixels
 
 MOST_IMAGES = 16
 SEEDS = 2**31
@@ -98,8 +97,8 @@ class Answers:
         except (OSError, Unusable) as error:
             raise PrologueError(f"the file cannot be used: {error}") from None
         with self.busy:
-            tokens: Tokens = self.generator.tokenizer.encode(photo)
-            copy = decode(self.generator.tokenizer, tokens.visual)[0]
+            tokens = self.generator.encode(photo)
+            copy = self.generator.pixels(tokens)[0]
         return {
             "original": _base64(Image.fromarray(photo[0].permute(1, 2, 0).numpy()).save, format="PNG"),
             "reconstruction": _png(copy, self.generator.recipe(decoded_from="a photo")),

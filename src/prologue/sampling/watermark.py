@@ -6,6 +6,7 @@ arXiv:2506.16349). Flat areas carry no mark: a code that repeats a neighbour is 
 shared background makes no two images alike to the reader.
 """
 
+import copy
 import hashlib
 import math
 import os
@@ -50,7 +51,9 @@ class Watermark:
         quantizer = tokenizer.visual_quantizer
         device = quantizer.codebook.weight.device
         self.codes = torch.arange(quantizer.codes, device=device)
-        clusters, count = near_codes(quantizer.vectors(self.codes))
+        rounded = copy.deepcopy(quantizer)  # as an export in bf16 has it, which reads what this model marks
+        rounded.codebook.weight.data = rounded.codebook.weight.bfloat16().float()
+        clusters, count = near_codes(rounded.vectors(self.codes))
 
         def secret(purpose: str, entries: int) -> Tensor:
             content = hashlib.shake_256(purpose.encode() + b"\0" + key).digest(4 * entries)
@@ -66,12 +69,12 @@ class Watermark:
         left, upper = (visual.index_select(1, (place - back).clamp_min(0)) for back in self.back)  # (B, 1)
         green = self.coins[self._row(left, upper, place) ^ self.own]
         flat = (self.codes == left) | (self.codes == upper)
-        in_the_mean = math.log((1 + math.exp(self.strength)) / 2)
+        in_the_mean = float(np.logaddexp(0, self.strength)) - math.log(2)
         return torch.where(flat, in_the_mean, self.strength * green) * (place >= max(self.back))
 
     def read(self, visual: Tensor) -> Reading:
         """Look for the mark in visual ids (N, Nv)."""
-        first = max(self.back)
+        first = min(max(self.back), visual.shape[1])
         places = torch.arange(first, visual.shape[1], device=visual.device)
         ids, (left, upper) = visual[:, first:], (visual[:, places - back] for back in self.back)
         counts = (ids != left) & (ids != upper)
