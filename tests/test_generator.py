@@ -127,7 +127,7 @@ def test_kinds_of_output(run: Run, project: Path) -> None:
         assert status == 0
         recipe = json.loads(printed)
         assert recipe["weights_sha256"] == load_generator(str(project)).weights_sha256
-        assert (recipe["seed"], recipe["classes"]) == (0, ["dawn", "dusk"] * 2)
+        assert (recipe["seed"], recipe["classes"]) == (0, ["dusk"] if "/" in name else ["dawn", "dusk"] * 2)
         assert recipe.get("image") == (1 if "/" in name else None)
     assert "seed: 0" in run("inspect", "grid.png")[1]
 
@@ -143,6 +143,7 @@ def test_encoding_and_decoding_are_the_tokenizers(run: Run, project: Path) -> No
         assert list(ids["names"]) == ["0.png", "1.png", "2.png"]
         copies = to_uint8(tokenizer.decode(torch.from_numpy(ids["visual"].astype(np.int64))))
     assert (np.array(Image.open("copies/000002_2.png")) == copies[2].permute(1, 2, 0).numpy()).all()
+    assert json.loads(run("inspect", "copies/000002_2.png", "--json")[1])["decoded_from"] == ["2.png"]
     assert Image.open("ids.png").height > 0
     photo = Path("photos/0.png").read_bytes()
     status, printed = run("encode", "photos/0.png", "--model", project, "--output", "photos/0.npz")

@@ -81,13 +81,13 @@ def run(given: argparse.Namespace) -> None:
     tokens = generator.sample(settings, labels, [(given.seed, image) for image in range(count)], prologue)
     images, names = generator.pixels(tokens), [generator.classes[label] for label in labels]
     files = [f"{image:06d}_{name.replace('/', '-')}" for image, name in enumerate(names)]
-    drawn = generator.drawn_recipe(settings, seed=given.seed, classes=names)
+    drawn, each = generator.drawn_recipe(settings, seed=given.seed), {"classes": names}
     if photos or given.hold_prologue:
         drawn["prologue"] = f"of {counted(len(photos), 'photo')}" if photos else "held by class"
-    write_images(given.output, images, labels, files, lambda: turns_grid(images, names, len(chosen)), drawn)
+    write_images(given.output, images, labels, files, lambda: turns_grid(images, names, len(chosen)), drawn, each)
     if given.json:
         ids = {name: part.tolist() for name, part in tokens.named().items()}
-        print(json.dumps({**drawn, "output": str(given.output), **ids}))
+        print(json.dumps({**drawn, **each, "output": str(given.output), **ids}))
     else:
         print(f"{counted(count, 'image')} of {generator.name}: {given.output}")
 

@@ -80,18 +80,19 @@ def write_images(
     names: list[str],
     grid: Callable[[], Image.Image],
     recipe: Recipe,
+    each: dict[str, list[str]],
 ) -> None:
     """Write images uint8 (N, H, W, 3) as one `grid`, as an npz in the ADM layout, or each as NAME.png of a folder.
 
-    Each file carries the recipe; that of a folder says which image it is. Raises PrologueError for a grid that is too
-    large for its file.
+    Each file carries the recipe, and of `each`, N values by key, those of the images in it; that of a folder says which
+    image it is. Raises PrologueError for a grid that is too large for its file.
     """
     check_output(output)
     with replacing(output) as temporary:
         if output.suffix == ".npz":
             with temporary.open("wb") as file:
                 arrays = [images] if labels is None else [images, np.array(labels, np.int64)]
-                np.savez(file, *arrays, recipe=recipe_array(recipe))  # arr_0, arr_1 and recipe
+                np.savez(file, *arrays, recipe=recipe_array(recipe | each))  # arr_0, arr_1 and recipe
         elif output.suffix:
             picture = grid()
             if output.suffix == ".webp" and max(picture.size) > WEBP_SIDE:
@@ -99,11 +100,12 @@ def write_images(
                     f"{output}: a WebP has up to {WEBP_SIDE} px a side, and {len(images)} images are "
                     f"{picture.width} x {picture.height} px; give a .png, an .npz or a folder"
                 )
-            save_picture(picture, temporary, "png" if output.suffix == ".png" else "webp", recipe)
+            save_picture(picture, temporary, "png" if output.suffix == ".png" else "webp", recipe | each)
         else:
             temporary.mkdir()
             for number, (image, name) in enumerate(zip(images, names, strict=True)):
-                save_picture(Image.fromarray(image), temporary / f"{name}.png", "png", recipe | {"image": number})
+                own = {key: [values[number]] for key, values in each.items()} | {"image": number}
+                save_picture(Image.fromarray(image), temporary / f"{name}.png", "png", recipe | own)
 
 
 def write_ids(output: Path, tokens: Tokens, names: list[str], recipe: Recipe) -> None:
