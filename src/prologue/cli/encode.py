@@ -30,7 +30,7 @@ def run(given: argparse.Namespace) -> None:
     """Write ids and picture, and say what they take. Raises PrologueError for a file that cannot be used."""
     import torch  # takes seconds to load, as what needs it does
 
-    from prologue.core.files import replacing
+    from prologue.core.files import check_writable, replacing
     from prologue.core.recipe import save_picture
     from prologue.figures.grids import pair_grid
     from prologue.generator.files import photo_paths, read_photos, write_ids
@@ -40,6 +40,7 @@ def run(given: argparse.Namespace) -> None:
 
     if given.output.suffix != ".npz":
         raise PrologueError(f"{given.output}: ids are written as .npz; the picture lies beside them as .png")
+    check_writable(given.output)
     generator = load_generator(given.model)
     size, paths = generator.tokenizer.config.image_size, photo_paths(given.images)
     picture = given.output.with_suffix(".png")

@@ -66,12 +66,12 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Parse the command line and run one command; errors for the user end with status 1."""
+    """Parse the command line and run one command; errors for the user, and of the file system, end with status 1."""
     parser = make_parser()
     argcomplete.autocomplete(parser)
     given = parser.parse_args()
     try:
         given.run(given)
-    except PrologueError as error:
+    except (PrologueError, OSError) as error:
         print(f"prologue: {error}", file=sys.stderr)
         sys.exit(1)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -33,6 +34,16 @@ def replacing(path: Path) -> Iterator[Path]:
     if path.is_dir():
         shutil.rmtree(path)
     temporary.replace(path)
+
+
+def check_writable(path: Path) -> None:
+    """Raise PrologueError where no file or folder can be written at `path`: it has no name, or lies in no folder."""
+    if path.name in ("", ".."):
+        raise PrologueError(f"{path}: give a file or a folder of its own name")
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        why = "cannot be written to" if above.is_dir() else "is no folder"
+        raise PrologueError(f"{path} cannot be written, as {above} {why}; give another place")
 
 
 def check_replaceable(folder: Path, own: Collection[str] = ()) -> None:

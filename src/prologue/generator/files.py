@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from prologue.core.errors import PrologueError
-from prologue.core.files import check_replaceable, replacing
+from prologue.core.files import check_replaceable, check_writable, replacing
 from prologue.core.recipe import Recipe, recipe_array, save_picture
 from prologue.data.images import open_image, to_rgb
 from prologue.data.sources.base import Unusable
@@ -62,9 +62,8 @@ def _read(path: Path, size: int) -> Tensor:
 
 
 def check_output(output: Path) -> None:
-    """Raise PrologueError for a kind of file that `write_images` does not write, and for a folder that holds files."""
-    if output.name in ("", ".."):
-        raise PrologueError(f"{output}: give a file or a folder of its own name")
+    """Raise PrologueError for what `write_images` does not or cannot write, and for a folder that holds files."""
+    check_writable(output)
     if output.suffix not in ("", ".npz", *PICTURES):
         raise PrologueError(
             f"{output}: give a picture ({' or '.join(PICTURES)}), an .npz, or a name without an ending for a folder"
