@@ -42,12 +42,12 @@ def check_writable(path: Path) -> None:
         raise PrologueError(f"{path}: give a file or a folder of its own name")
     above = next(parent for parent in path.absolute().parents if parent.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
-        why = "cannot be written to" if above.is_dir() else "is no folder"
-        raise PrologueError(f"{path} cannot be written, as {above} {why}; give another place")
+        raise PrologueError(f"{path} cannot be written: {above} is no folder that takes files; give another place")
 
 
 def check_replaceable(folder: Path, own: Collection[str] = ()) -> None:
-    """Raise PrologueError where a folder that is to be replaced holds files other than `own`, by relative path."""
+    """Raise PrologueError where a folder cannot be replaced, or holds files other than `own`, by relative path."""
+    check_writable(folder)
     if folder.is_file():
         raise PrologueError(f"{folder} is a file; give a folder")
     found = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if not path.is_dir()]

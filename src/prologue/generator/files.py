@@ -63,13 +63,14 @@ def _read(path: Path, size: int) -> Tensor:
 
 def check_output(output: Path) -> None:
     """Raise PrologueError for what `write_images` does not or cannot write, and for a folder that holds files."""
-    check_writable(output)
     if output.suffix not in ("", ".npz", *PICTURES):
         raise PrologueError(
             f"{output}: give a picture ({' or '.join(PICTURES)}), an .npz, or a name without an ending for a folder"
         )
     if not output.suffix or output.is_dir():
         check_replaceable(output)
+    else:
+        check_writable(output)
 
 
 def write_images(
