@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from prologue.cli.main import main
 from prologue.core.errors import PrologueError
 from prologue.core.files import write_json
 from prologue.core.params import Pixels
+from prologue.core.params_file import load_params
 from prologue.core.variants import Overrides
 from prologue.interop import load_tokenizer
 from prologue.interop.imported import import_params, import_tokenizer
@@ -49,7 +51,7 @@ def vq_folder(tmp_path: Path) -> Path:
 
 
 def flags_of(path: Path) -> Overrides:
-    return import_params(path, import_tokenizer(path, 16, "signed"))
+    return import_params(import_tokenizer(path, 16, "signed"))
 
 
 @pytest.mark.parametrize("pixels", ["signed", "unit"])
@@ -84,6 +86,7 @@ def test_a_folder_of_another_run_takes_the_place_of_training(shards: Path) -> No
     run_stages(tiny_params(), shards, ["tokenizer", "tokens", "ar"], Path("other"))
     imported = flags_of(Path("other/tokenizer"))
     assert imported["tokenizer.source"] == "folder"
+    assert flags_of(Path("other/tokenizer/model.safetensors")) == imported
     run_stages(tiny_params(**as_keywords(imported)), shards, ["tokenizer"])
     expected, got = load_file("other/tokenizer/model.safetensors"), load_file("tokenizer/model.safetensors")
     assert all(torch.equal(expected[name], got[name]) for name in expected)
@@ -91,8 +94,12 @@ def test_a_folder_of_another_run_takes_the_place_of_training(shards: Path) -> No
         run_stages(tiny_params(**as_keywords(imported | {"tokenizer.codebook": 33})), shards, ["tokenizer"])
 
 
-def test_a_whole_export_is_sent_to_its_tokenizer_and_a_pointer_to_git_lfs(shards: Path) -> None:
+def test_a_whole_export_or_project_is_sent_to_its_tokenizer_and_a_pointer_to_git_lfs(shards: Path) -> None:
     run_stages(tiny_params(), shards, ["tokenizer"], Path("export"))
+    for part in ("models/attached", "data/reference"):
+        shutil.copytree("export/tokenizer", Path("project", part))
+    with pytest.raises(PrologueError, match="is a whole project; give its tokenizer, project/models/attached"):
+        flags_of(Path("project"))
     write_json(Path("export/config.json"), {"format": "prologue"})
     with pytest.raises(PrologueError, match="export is a whole export; give its export/tokenizer"):
         flags_of(Path("export"))
@@ -166,10 +173,12 @@ def test_a_pipeline_names_its_tokenizer_and_flags_are_quoted_for_a_shell(
     with pytest.raises(PrologueError, match="whole pipeline; give the folder of its VQModel: vqvae"):
         flags_of(pipeline)
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "argv", ["prologue", "import", str(pipeline / "vqvae")])
-    main()
-    flags = shlex.split(capsys.readouterr().out)
-    assert f"tokenizer.path='{pipeline / 'vqvae'}'" in flags
+    for given in (pipeline / "vqvae", pipeline / "vqvae" / "diffusion_pytorch_model.safetensors"):
+        monkeypatch.setattr(sys, "argv", ["prologue", "import", str(given)])
+        main()
+        flags = shlex.split(capsys.readouterr().out)
+        assert f"tokenizer.path='{given}'" in flags
+        assert f"data.image_size={load_params().data.image_size}" in flags, "no file tells it: that of params.yaml"
 
 
 def test_tokenizers_of_different_images_are_not_mixed_up(shards: Path) -> None:

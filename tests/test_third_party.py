@@ -200,7 +200,7 @@ def test_a_prologue_is_learned_on_top_and_visual_tokens_stay(
     write_image_folder(tmp_path / "photos", per_class=12)
     data = tiny_params().data.model_copy(update={"source": tmp_path / "photos", "val_fraction": 0.4})
     write_shards(data, seed=0, output=tmp_path / "shards")
-    own = import_params(folder, import_tokenizer(folder, image_size, "signed"))
+    own = import_params(import_tokenizer(folder, image_size, "signed"))
     keywords = as_keywords(own)
     alone = run_stages(tiny_params(**keywords), tmp_path / "shards", ["tokenizer", "tokens", "ar"], tmp_path / "alone")
     keywords["prologue__mode"] = "post"
@@ -221,7 +221,7 @@ def test_a_prologue_is_learned_on_top_and_visual_tokens_stay(
 
 def test_a_source_of_another_kind_is_refused(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    own = import_params(LLAMAGEN, import_tokenizer(LLAMAGEN, 16, "signed")) | {"tokenizer.source": "taming"}
+    own = import_params(import_tokenizer(LLAMAGEN, 16, "signed")) | {"tokenizer.source": "taming"}
     keywords = as_keywords(own)
     with pytest.raises(PrologueError, match=r"is of tokenizer\.source llamagen, not taming"):
         run_stages(tiny_params(**keywords), shards, ["tokenizer"])

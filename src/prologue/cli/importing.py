@@ -26,12 +26,10 @@ def add_to(commands: Commands) -> None:
 
 def run(given: argparse.Namespace) -> None:
     """Print the flags, and to the terminal what was found. Raises PrologueError for what cannot be used."""
-    from prologue.interop.imported import import_params, import_tokenizer, known_folder  # need torch: seconds to load
+    from prologue.interop.imported import import_params, import_tokenizer  # need torch: seconds to load
     from prologue.interop.recognised import in_words
 
-    params, image_size = load_params(), given.image_size
-    if image_size is None and known_folder(given.path) == "vq_model":
-        image_size = params.data.image_size
-    found = import_tokenizer(given.path, image_size, params.tokenizer.pixels)
+    params = load_params()
+    found = import_tokenizer(given.path, given.image_size, params.tokenizer.pixels, params.data.image_size)
     print(in_words(found.source, found.tokenizer, found.files), file=sys.stderr)
-    print(shlex.join(experiment_flags(import_params(given.path, found))))
+    print(shlex.join(experiment_flags(import_params(found))))

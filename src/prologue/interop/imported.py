@@ -22,13 +22,15 @@ from prologue.models.config import ImportedSize, MaskGITSize, TiTokSize, Tokeniz
 from prologue.models.tokenizer import Tokenizer
 
 USUAL_SIZE = 256  # px that the published tokenizers were trained at, where no file tells another
+OWN_KEYS = {"image_size", "tokenizer"}  # of the config of a tokenizer of ours
 
 
 @dataclass(frozen=True)
 class Imported:
-    """A tokenizer, what kind of file it came from (as in `tokenizer.source`), and the files that make it."""
+    """A tokenizer, its kind and place (as in `tokenizer.source` and `tokenizer.path`), and the files that make it."""
 
     source: str
+    path: Path
     tokenizer: Tokenizer
     files: tuple[Path, ...]
 
@@ -51,15 +53,18 @@ def load_tokenizer(path: Path | str, image_size: int | None = None, pixels: Pixe
     return import_tokenizer(Path(path), image_size, pixels).tokenizer
 
 
-def import_tokenizer(path: Path, image_size: int | None, pixels: Pixels) -> Imported:
-    """As `load_tokenizer`, with where it came from."""
+def import_tokenizer(path: Path, image_size: int | None, pixels: Pixels, vq_model_size: int | None = None) -> Imported:
+    """As `load_tokenizer`, with where it came from; without an `image_size` a `VQModel` has `vq_model_size`."""
+    path = own_folder(path)
     source = known_folder(path)
     if source == "published":
-        return Imported(source, published.load_tokenizer(path), files_below(path))
+        return Imported(source, path, published.load_tokenizer(path), files_below(path))
     if source == "folder":
-        return Imported(source, saved.load_tokenizer(path), files_below(path))
+        return Imported(source, path, saved.load_tokenizer(path), files_below(path))
     found = read_checkpoint(path)
     source = source or recognise(found)
+    if source == "vq_model":
+        image_size = image_size or vq_model_size
     size, sources = describe_checkpoint(found, source, pixels)
     tokenizer = Tokenizer(
         TokenizerConfig(image_size=_image_size(size, image_size, found), tokenizer=size, prologue=None)
@@ -67,14 +72,25 @@ def import_tokenizer(path: Path, image_size: int | None, pixels: Pixels) -> Impo
     made = sources(list(tokenizer.state_dict()))
     check_fit(found.tensors, made, tokenizer, found.where, NOT_OF_THE_TOKENIZER)
     tokenizer.load_state_dict(convert(found.tensors, made))
-    return Imported(source, tokenizer.eval(), found.files)
+    return Imported(source, path, tokenizer.eval(), found.files)
+
+
+def own_folder(path: Path) -> Path:
+    """The folder of a tokenizer of ours whose weights are given; every other path as it is."""
+    config = path.parent / CONFIG
+    is_own = path.name == "model.safetensors" and config.is_file() and read_config(config).keys() >= OWN_KEYS
+    return path.parent if is_own else path
 
 
 def known_folder(path: Path) -> str | None:
     """`published`, `folder` or `vq_model`, where the folder itself tells; None where its tensors have to.
 
-    Raises PrologueError for a model of diffusers that is no `VQModel`, and for a config that cannot be read.
+    Raises PrologueError for a whole project or export, for a model of diffusers that is no `VQModel`, and for a config
+    that cannot be read.
     """
+    attached = path / "models" / "attached"
+    if attached.is_dir():
+        raise PrologueError(f"{path} is a whole project; give its tokenizer, {attached}")
     if (path / "model_index.json").is_file():
         inner = ", ".join(sorted(config.parent.name for config in path.glob(f"*/{CONFIG}")))
         raise PrologueError(f"{path} is a whole pipeline; give the folder of its VQModel: {inner}")
@@ -85,7 +101,7 @@ def known_folder(path: Path) -> str | None:
     if not (path / CONFIG).is_file():
         return None
     config = read_config(path / CONFIG)
-    if {"image_size", "tokenizer"} <= config.keys():
+    if config.keys() >= OWN_KEYS:
         return "folder"
     name = config.get("_class_name")
     if name not in (None, "VQModel"):
@@ -131,15 +147,17 @@ def load_imported_ar(source: str, folder: Path, tokenizer: Tokenizer) -> ARModel
     return published.load_ar(folder, tokenizer) if source == "published" else saved.load_ar(folder)
 
 
-def import_params(path: Path, found: Imported) -> dict[str, object]:
+def import_params(found: Imported) -> dict[str, object]:
     """The overrides of params.yaml that import a tokenizer, and describe it, by dotted key.
 
     The AR model of a published folder is imported with its tokenizer. Raises PrologueError as the import does.
     """
-    overrides = {"tokenizer.source": found.source, "tokenizer.path": str(path)} | describe_tokenizer(found.tokenizer)
-    if found.source == "published" and published.ar_file(path, "raw").is_file():
-        ar = load_imported_ar(found.source, path, found.tokenizer)
-        overrides |= {"ar.source": found.source, "ar.path": str(path)} | describe_ar(ar)
+    overrides = {"tokenizer.source": found.source, "tokenizer.path": str(found.path)} | describe_tokenizer(
+        found.tokenizer
+    )
+    if found.source == "published" and published.ar_file(found.path, "raw").is_file():
+        ar = load_imported_ar(found.source, found.path, found.tokenizer)
+        overrides |= {"ar.source": found.source, "ar.path": str(found.path)} | describe_ar(ar)
     return overrides
 
 
