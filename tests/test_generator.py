@@ -221,12 +221,17 @@ def test_an_exported_model_is_equal_to_the_bit_and_samples_the_same(run: Run, pr
     assert "is missing" in printed
 
 
-@pytest.mark.parametrize("system", ["prologue", "prologue_post", "2d", "1d"])
-def test_a_published_model_comes_back_from_an_export_equal_to_the_bit(run: Run, system: str) -> None:
+@pytest.mark.parametrize(("system", "power"), [("prologue", 0.25), ("prologue_post", 0.25), ("2d", 1.5), ("1d", 1.75)])
+def test_a_published_model_comes_back_from_an_export_equal_to_the_bit(run: Run, system: str, power: float) -> None:
     folder = Path(__file__).parent / "published" / system
     assert run("export", "own", "--model", folder)[0] == 0
     published, own = load_generator(str(folder)), load_generator("own")
     assert own.weights_sha256 == published.weights_sha256
+    assert own.cfg == published.cfg
+    segments = [(part.schedule, part.power, part.guidance) for part in (published.cfg.prologue, published.cfg.visual)]
+    assert segments == [("constant", 1, 1), ("cosine", power, 1)], (
+        "no guidance, which rises as the paper's if asked for"
+    )
     seeds: list[tuple[int, ...]] = [(0, 0), (0, 1)]
     drawn, again = (model.sample(model.cfg, [0, 1], seeds) for model in (published, own))
     assert torch.equal(again.visual, drawn.visual)

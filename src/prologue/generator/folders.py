@@ -20,6 +20,8 @@ from prologue.sampling.adopted import read_adopted, with_adopted
 SHIPPED = "small"  # its name on the command line
 CONFIG = "config.json"
 PLAIN = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "guidance": 1.0, "schedule": "constant", "power": 1.0}
+POWERS = {"2d": 1.5, "1d": 1.75}  # of the paper's guidance of visual tokens without a prologue (Tab. A5), by layout
+POWER = 0.25  # with one; of its sizes B-B, B-L and L-XL have 0.2 and 0.225, which no file tells
 
 
 class GeneratorConfig(Section):
@@ -107,9 +109,14 @@ def _checked(generator: Generator, folder: Path) -> Generator:
 
 
 def _published(folder: Path) -> Generator:
-    """A published model: it tells neither the names of its classes nor how to sample it, which is without guidance."""
+    """A published model: it tells neither the names of its classes nor how to sample it.
+
+    That is without guidance, which rises as the paper's does where it is asked for.
+    """
     tokenizer = published.load_tokenizer(folder)
     ar = published.load_ar(folder, tokenizer)
     classes = tuple(str(label) for label in range(ar.vocabulary.classes))
-    plain = GuidedRunParams.model_validate({"prologue": PLAIN, "visual": PLAIN})
-    return Generator(folder.resolve().name, tokenizer, ar, classes, plain)
+    power = POWER if tokenizer.config.prologue else POWERS[tokenizer.config.tokenizer.layout]
+    visual = PLAIN | {"schedule": "cosine", "power": power}
+    cfg = GuidedRunParams.model_validate({"prologue": PLAIN, "visual": visual})
+    return Generator(folder.resolve().name, tokenizer, ar, classes, cfg)
