@@ -30,6 +30,8 @@ from prologue.models.tokenizer import to_uint8
 from prologue.pipeline.samples import make_samples
 
 Run = Callable[..., tuple[int, str]]
+PUBLISHED = Path(__file__).parent / "published"
+WITHOUT = PUBLISHED / "2d"  # a prologue
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +160,8 @@ def test_encoding_and_decoding_are_the_tokenizers(run: Run, project: Path) -> No
         ("sample PROJECT --output samples.gif", "samples.gif: give a picture (.png or .webp), an .npz, or a name"),
         ("sample PROJECT --guidance -1", "visual.guidance cannot be -1"),
         ("sample PROJECT --guidance inf", "visual.guidance cannot be inf"),
+        (f"sample {WITHOUT} --prologue-guidance 2", "--prologue-guidance changes nothing, as 2d has no prologue"),
+        (f"sample {WITHOUT} --prologue-temperature 2", "--prologue-temperature changes nothing, as 2d has no prologue"),
         ("sample PROJECT --output .", ".: give a file or a folder of its own name"),
         ("sample PROJECT --output PROJECT/params.yaml/x.png", "params.yaml is no folder that takes files"),
         ("encode PROJECT/a.png --output PROJECT/params.yaml/x.npz", "params.yaml is no folder that takes files"),
@@ -223,7 +227,7 @@ def test_an_exported_model_is_equal_to_the_bit_and_samples_the_same(run: Run, pr
 
 @pytest.mark.parametrize(("system", "power"), [("prologue", 0.25), ("prologue_post", 0.25), ("2d", 1.5), ("1d", 1.75)])
 def test_a_published_model_comes_back_from_an_export_equal_to_the_bit(run: Run, system: str, power: float) -> None:
-    folder = Path(__file__).parent / "published" / system
+    folder = PUBLISHED / system
     assert run("export", "own", "--model", folder)[0] == 0
     published, own = load_generator(str(folder)), load_generator("own")
     assert own.weights_sha256 == published.weights_sha256

@@ -103,10 +103,17 @@ def _marking(generator: "Generator", given: argparse.Namespace) -> "Generator":
 
 
 def _settings(generator: "Generator", given: argparse.Namespace) -> "GuidedRunParams":
-    """The settings of the model's own samples with those that are given in their place."""
-    wanted = {
+    """The settings of the model's own samples with those that are given in their place.
+
+    Raises PrologueError for a value out of range, and for one of a prologue that the model does not have.
+    """
+    asked = {
         f"{segment}.{key}": getattr(given, f"{prefix}{key}")
         for segment, prefix in (("visual", ""), ("prologue", "prologue_"))
         for key in ("guidance", "temperature")
     }
-    return generator.settings({axis: value for axis, value in wanted.items() if value is not None})
+    changed = {axis: value for axis, value in asked.items() if value is not None}
+    of_prologue = [f"--{axis.replace('.', '-')}" for axis in changed if axis.startswith("prologue.")]
+    if of_prologue and not generator.ar.vocabulary.prologue_tokens:
+        raise PrologueError(f"{of_prologue[0]} changes nothing, as {generator.name} has no prologue; leave it out")
+    return generator.settings(changed)

@@ -21,7 +21,7 @@ SHIPPED = "small"  # its name on the command line
 CONFIG = "config.json"
 PLAIN = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "guidance": 1.0, "schedule": "constant", "power": 1.0}
 POWERS = {"2d": 1.5, "1d": 1.75}  # of the paper's guidance of visual tokens without a prologue (Tab. A5), by layout
-POWER = 0.25  # with one; of its sizes B-B, B-L and L-XL have 0.2 and 0.225, which no file tells
+POWER = 0.25  # with one; the paper has 0.2 to 0.25 by size
 
 
 class GeneratorConfig(Section):
