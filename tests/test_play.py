@@ -4,6 +4,8 @@ import base64
 import http.client
 import io
 import json
+import socket
+import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -110,6 +112,7 @@ def test_a_photo_becomes_ids(address: tuple[str, int]) -> None:
         ("/draw", {**ASKED, "prologue": [0, 1, 8]}, {}, 422, "a prologue is 3 ids below 8"),
         ("/encode", b"no image", {}, 422, "does not decode"),
         ("/encode", b"", {"Content-Length": str(MOST_BYTES + 1)}, 413, "are refused"),
+        ("/draw", b"", {"Content-Length": "9" * 5000}, 413, "are refused"),
     ],
 )
 def test_what_is_refused(
@@ -119,6 +122,21 @@ def test_what_is_refused(
     assert answered == status
     assert said in answer["error"]
     assert "/tmp" not in answer["error"]
+
+
+def test_a_page_that_is_closed_while_it_draws_is_not_a_word_on_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    def draw(asked: object) -> dict[str, Any]:
+        page.close()
+        return {}
+
+    with serve(SimpleNamespace(draw=draw), "127.0.0.1", 0) as server:  # type: ignore[arg-type]
+        page = socket.create_connection(("127.0.0.1", server.server_port))
+        page.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # its end is a reset
+        body = json.dumps(ASKED).encode()
+        page.sendall(b"POST /draw HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        server.process_request_thread(*server.get_request())
+    assert page.fileno() == -1, "it was not asked to draw"
+    assert capsys.readouterr().err == ""
 
 
 def test_a_port_that_is_none_is_said(address: tuple[str, int]) -> None:

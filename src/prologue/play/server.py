@@ -6,6 +6,7 @@ the address in `Host` must be one of its own, and that in `Origin`, where there 
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -62,6 +63,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.answers, self.own_address = answers, own_address
         super().__init__(*arguments)
 
+    def handle(self) -> None:
+        """Answer what is asked; nobody is left to answer where the page was closed meanwhile."""
+        with suppress(ConnectionError):
+            super().handle()
+
     def do_GET(self) -> None:
         """The page, and what it has to know of the model."""
         self._answer({"/": self._page, "/model": lambda: self._json(self.answers.model())})
@@ -109,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length", "")
         if not length.isdecimal():
             raise _Refused(HTTPStatus.LENGTH_REQUIRED, "say how long the request is")
-        if int(length) > most:
+        if len(length) > len(str(most)) or int(length) > most:  # int refuses thousands of digits
             self.close_connection = True
             raise _Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {most // 2**10} KiB are refused")
         return self.rfile.read(int(length))
