@@ -10,6 +10,7 @@ import torch
 from tiny import ROOT
 
 from prologue.cli import main as cli
+from prologue.core.errors import PrologueError
 from prologue.core.params import Params, TransformerParams
 from prologue.core.variants import apply_overrides, load_variants
 from prologue.models.ar import ARConfig, ARModel
@@ -140,6 +141,9 @@ def test_the_micro_batch_that_fits_is_told(monkeypatch: pytest.MonkeyPatch, caps
     printed = capsys.readouterr().out
     assert "fits" in printed
     assert "PROLOGUE_MICRO_BATCH" in printed
+    for gpus in (3, 64):
+        with pytest.raises(PrologueError, match=f"a batch of 32 cannot be divided over {gpus} processes"):
+            estimate(apply_overrides({}), 10, gpus)
 
 
 def test_an_imported_tokenizer_is_told_from_the_params(

@@ -37,7 +37,7 @@ def add_to(commands: Commands) -> None:
 
 
 def run(given: argparse.Namespace) -> None:
-    """Print the tables. Raises PrologueError for an unknown variant or bad params."""
+    """Print the tables. Raises PrologueError for an unknown variant, bad params, or GPUs that do not divide a batch."""
     from prologue.pipeline.describe import describe  # needs torch, which takes seconds to load
 
     params = apply_overrides(load_variants(given.names)) if given.names else load_params()

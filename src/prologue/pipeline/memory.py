@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torchvision.models import vgg
 
 from prologue.core.params import Params, TransformerParams
+from prologue.core.sharing import own_rows
 from prologue.core.systems import trains_stage2
 from prologue.models.ar import MAX_LOGITS, ARConfig, ARModel, SequenceLoss
 from prologue.models.discriminator import Discriminator
@@ -74,7 +75,8 @@ class Memory:
 def estimate(params: Params, classes: int, gpus: int) -> dict[str, tuple[Memory, int]]:
     """Memory of each training stage of the params on `gpus` GPUs, and the images of a step that each of them has.
 
-    Imported tokenizers are not trained and not counted.
+    Imported tokenizers are not trained and not counted. Raises PrologueError where a batch cannot be divided evenly
+    over the GPUs, as the training does.
     """
     with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cuda"), _as_on_a_gpu(params.precision != "fp32"):
         plan, attach = plan_tokenizer(params), plan_attach(params)
@@ -92,7 +94,9 @@ def estimate(params: Params, classes: int, gpus: int) -> dict[str, tuple[Memory,
             vocabulary = (frozen if attach else tokenizer).vocabulary(classes)
             stages.append(_of_ar(ARModel(ARConfig(vocabulary=vocabulary, transformer=size)), gpus))
     batches = {"ar": params.ar.batch}
-    return {stage.stage: (stage, batches.get(stage.stage, params.stage1.batch) // gpus) for stage in stages}
+    return {
+        stage.stage: (stage, own_rows(batches.get(stage.stage, params.stage1.batch), 0, gpus).stop) for stage in stages
+    }
 
 
 def _of_images(
