@@ -47,12 +47,18 @@ def write_params(folder: Path, key: str, value: object) -> Path:
         ("tokenizer.patch", 5, r"tokenizer\.patch: 5 does not divide data\.image_size 32"),
         ("stage1.steps", "two epochs", r"stage1\.steps: Input should be a number of steps, .* \(got 'two epochs'\)"),
         ("stage1.lr", "fast", r"stage1\.lr: Input should be a valid number"),
+        ("tokenizer.codebook", 65537, r"tokenizer\.codebook: Input should be less than or equal to 65536"),
         ("probe.mae.batch", 1, r"probe\.mae\.batch: Input should be greater than or equal to 2"),
     ],
 )
 def test_bad_params_are_refused_by_name(key: str, value: object, message: str, tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match=message):
         load_params(write_params(tmp_path, key, value))
+
+
+@pytest.mark.parametrize("key", ["tokenizer.codebook", "prologue.codebook"])
+def test_a_codebook_has_as_many_codes_as_uint16_has_ids_whatever_the_other_has(key: str, tmp_path: Path) -> None:
+    assert flat(load_params(write_params(tmp_path, key, 65536)).model_dump())[key] == 65536
 
 
 def test_a_missing_key_and_a_missing_file_are_named(tmp_path: Path) -> None:
