@@ -66,13 +66,15 @@ def recipe_array(recipe: Recipe) -> "np.ndarray[Any, np.dtype[np.str_]]":
 def read_recipe(path: Path) -> tuple[Recipe, str | None]:
     """The recipe that a file carries, and a picture's digital source type where it says one.
 
-    Raises PrologueError for a file that carries none, or that is neither a picture nor an npz.
+    Raises PrologueError for a file that is not there, that carries none, or that is neither a picture nor an npz.
     """
     try:
         if zipfile.is_zipfile(path):
             return _of_npz(path), None
         with Image.open(path) as image:
             return _of_picture(image)
+    except FileNotFoundError:
+        raise PrologueError(f"{path} not found: there is no such file") from None
     except (OSError, KeyError, ValueError, UnidentifiedImageError, Image.DecompressionBombError):
         raise PrologueError(
             f"{path} carries no recipe: it is no picture or npz of this project, or it was written again without it"
