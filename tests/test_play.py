@@ -213,5 +213,9 @@ def test_a_photo_is_dropped_in(browser: Browser, address: tuple[str, int], tmp_p
     until(browser, "document.querySelectorAll('#photo img').length === 2")
     assert browser.run("document.querySelectorAll('#chips input').length") == 3
     browser.run("at('seed').value = ''; at('count').value = 99; at('draw').click()")
-    assert browser.run("document.querySelectorAll('#images img').length") == 0, "what is out of range is not asked"
+    until(browser, "!at('draw').disabled")
+    browser.run("at('seed').value = 0; at('count').value = 2; at('draw').click()")
+    until(browser, "document.querySelectorAll('#images img').length === 2")
+    asked = [request for request in browser.requests if request.endswith("/draw")]
+    assert len(asked) == 1, "what is out of range is not asked"
     assert not browser.errors
