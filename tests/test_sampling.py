@@ -197,7 +197,7 @@ def test_prologues_are_held_taken_and_swapped() -> None:
 
 
 def test_independent_ids_come_as_often_as_at_their_position_in_their_class(trained: Path) -> None:
-    cache = TokenCache(trained / "tokens", "val")
+    cache = TokenCache(trained / "tokens", "train")
     labels = np.arange(4000) % 2
     ids = independent_ids(cache, labels, seed=0)
     assert torch.equal(ids, independent_ids(cache, labels, seed=0))
@@ -206,6 +206,8 @@ def test_independent_ids_come_as_often_as_at_their_position_in_their_class(train
         for position in (0, 7):
             shares = [torch.bincount(x[:, position], minlength=32) / len(x) for x in (own, ids[labels == label])]
             assert (shares[0] - shares[1]).abs().max() < 0.05
+    cache.labels = np.arange(len(cache))  # a class of one image takes those of all
+    assert len({tuple(image) for image in independent_ids(cache, labels[:50] * 0, seed=0).tolist()}) == 50
     whole = {tuple(image) for image in cache.read(np.arange(len(cache))).visual.tolist()}
     assert sum(tuple(image) in whole for image in ids.tolist()) < len(ids) / 10, "ids of one image were kept together"
 

@@ -14,6 +14,7 @@ from prologue.core.params import Params
 from prologue.core.precision import settle
 from prologue.core.recipe import Origin, Recipe, recipe_array, save_picture
 from prologue.core.runtime import start_accelerator
+from prologue.core.systems import trains_stage2
 from prologue.data.images import ImageShards
 from prologue.data.loader import view_batches
 from prologue.figures.samples import COLUMNS, class_grid, held_grid, swapped_grid, table_grid
@@ -66,7 +67,8 @@ def make_samples(
     with building_samples(params, samplers, inputs, output, accelerator) as folder:
         speed = write_samples(params, samplers, tokenizer, labels, recipe, folder, accelerator)
         if accelerator.is_main_process:
-            _write_yardsticks(folder, samplers["cfg"], tokenizer, TokenCache(tokens, "train"), labels, recipe)
+            known = TokenCache(tokens, "train" if trains_stage2(params) else "val")  # imported models leave train out
+            _write_yardsticks(folder, samplers["cfg"], tokenizer, known, labels, recipe)
             drawn = {run: np.load(folder / f"{run}.npy", mmap_mode="r") for run in SAMPLING_RUNS}
             pictures = {f"samples_{run}": class_grid(images, labels, names) for run, images in drawn.items()}
             if ar.vocabulary.prologue_tokens:
@@ -106,9 +108,9 @@ def _write_yardsticks(
 ) -> None:
     """Write what the samples are judged beside, as npz of images arr_0 and labels arr_1.
 
-    independent.npz: as many images of ids that know nothing of each other, taken from training images, as images of the
-    others may be all that a class has to be compared with. swapped.npz, with a prologue: images drawn with the prologue
-    of one of another class, whose labels are arr_2.
+    independent.npz: as many images of ids that know nothing of each other, taken from training images where the cache
+    has them: validation images are what they are compared with. swapped.npz, with a prologue: images drawn with the
+    prologue of one of another class, whose labels are arr_2.
     """
     seed, size = recipe["seed"], tokenizer.config.image_size
     ids = independent_ids(cache, labels, seed)
