@@ -110,23 +110,25 @@ def test_what_does_not_fit_is_refused() -> None:
         dropout(torch.randn(3, 7, 33))
 
 
+@pytest.fixture
+def _looked_for_again() -> Iterator[None]:
+    """The kernels, by the environment of this test."""
+    kernels.library.cache_clear()
+    yield
+    kernels.library.cache_clear()
+
+
+@pytest.mark.usefixtures("_looked_for_again")
 def test_an_empty_cxx_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "")
-    kernels.library.cache_clear()
-    try:
-        assert kernels.library() is not None
-    finally:
-        kernels.library.cache_clear()
+    assert kernels.library() is not None
 
 
+@pytest.mark.usefixtures("_looked_for_again")
 def test_without_a_compiler_torch_does_the_work(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    kernels.library.cache_clear()
-    try:
-        assert type(run("geglu", torch.float32)[0].grad_fn).__name__ == "MulBackward0"
-        run("geglu", torch.float32)
-        assert capsys.readouterr().err.count("no C++ compiler") == 1
-    finally:
-        kernels.library.cache_clear()
+    assert type(run("geglu", torch.float32)[0].grad_fn).__name__ == "MulBackward0"
+    run("geglu", torch.float32)
+    assert capsys.readouterr().err.count("no C++ compiler") == 1

@@ -303,7 +303,7 @@ def test_samples_outlive_a_stage_that_ends_after_drawing_them(
     monkeypatch.chdir(tmp_path)
     params = tiny_params(sampling__images=10)
     with monkeypatch.context() as patch:
-        patch.setattr(samples_stage, "_write_pictures", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        record_calls(patch, samples_stage, "_write_pictures", dies_after=0)
         with pytest.raises(KeyboardInterrupt):
             write(params, trained, shards, "out")
     assert not Path("out").exists()

@@ -45,7 +45,7 @@ def test_a_killed_run_goes_on_with_the_missing_shards(tmp_path: Path, monkeypatc
 def test_what_was_written_of_another_source_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write_folder(UNSPLIT, tmp_path / "s")
     with monkeypatch.context() as patch:
-        patch.setattr(shards_module, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        record_calls(patch, shards_module, "_finish", dies_after=0)
         with pytest.raises(KeyboardInterrupt):
             write_shards(params(source), 0, tmp_path / "o")
     (source / "cat" / "0.png").write_bytes(encoded(noise(seed=77)))

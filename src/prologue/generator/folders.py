@@ -35,10 +35,10 @@ class GeneratorConfig(Section):
 
 
 def load_generator(model: str | None = None) -> Generator:
-    """The generator of a folder, on this machine's GPU where it has one: an exported one, a project of ours, or the
-    authors' published one.
+    """The generator of a folder: an exported one, a project of ours, or the authors' published one.
 
-    None is the project in the working directory once it has trained, else the one that ships, which `small` names too.
+    It is on this machine's GPU where there is one. None is the project in the working directory once it has trained,
+    else the one that ships, which `small` names too.
 
     Raises:
         PrologueError: the folder is none of these, or holds half of one.

@@ -50,7 +50,6 @@ def same_class_partners(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 
 def have_partners(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Whether there is another image of its class, for each."""
-    _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    others: npt.NDArray[np.bool_] = counts[classes] > 1
+    """Whether each image has another of its class for a partner."""
+    others: npt.NDArray[np.bool_] = same_class_partners(labels) != np.arange(len(labels))
     return others

@@ -67,7 +67,7 @@ def make_samples(
     with building_samples(params, samplers, inputs, output, accelerator) as folder:
         speed = write_samples(params, samplers, tokenizer, labels, recipe, folder, accelerator)
         if accelerator.is_main_process:
-            known = TokenCache(tokens, "train" if trains_stage2(params) else "val")  # imported models leave train out
+            known = TokenCache(tokens, "train" if trains_stage2(params) else "val")  # else train is not cached
             _write_yardsticks(folder, samplers["cfg"], tokenizer, known, labels, recipe)
             drawn = {run: np.load(folder / f"{run}.npy", mmap_mode="r") for run in SAMPLING_RUNS}
             pictures = {f"samples_{run}": class_grid(images, labels, names) for run, images in drawn.items()}
@@ -115,8 +115,9 @@ def _write_yardsticks(
     seed, size = recipe["seed"], tokenizer.config.image_size
     ids = independent_ids(cache, labels, seed)
     images = np.lib.format.open_memmap(folder / "independent.npy", "w+", np.uint8, (len(labels), size, size, 3))
-    for start in range(0, len(ids), sampler.block):
-        images[start : start + sampler.block] = decode(tokenizer, ids[start : start + sampler.block].to(sampler.device))
+    starts = range(0, len(ids), sampler.block)
+    for start, part in zip(starts, ids.split(sampler.block), strict=True):
+        images[start : start + len(part)] = decode(tokenizer, part.to(sampler.device))
     _save(folder / "independent.npz", recipe, images, labels)
     present = torch.from_numpy(np.unique(labels)).to(sampler.device)
     if sampler.vocabulary.prologue_tokens and len(present) > 1:
