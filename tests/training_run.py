@@ -6,6 +6,7 @@ STAGES is any of tokenizer, attach, tokens, ar, probe, joined by commas; KEY=VAL
 process of its own it can be killed, interrupted and launched on several processes.
 """
 
+import faulthandler
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -43,6 +44,7 @@ def run_stages(params: Params, shards: Path, stages: list[str], folder: Path = P
 
 def main() -> None:
     """Run as the command line says; errors meant for the user end the process with their message."""
+    faulthandler.dump_traceback_later(200, exit=True)  # where it hangs
     own = {key.replace(".", "__"): parse_yaml(value) for key, _, value in (w.partition("=") for w in sys.argv[3:])}
     try:
         run_stages(tiny_params(**own), Path(sys.argv[1]), sys.argv[2].split(","))

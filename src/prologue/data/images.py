@@ -134,7 +134,7 @@ def index_path(tar: Path) -> Path:
 class _Tars:
     """Reads spans of files, each opened when it is first needed.
 
-    Forked loader workers may share the descriptors, since pread moves no file position; a pickled copy opens its own.
+    A pickled copy, as loader workers get it, opens its own.
     """
 
     def __init__(self, paths: list[Path]) -> None:

@@ -1,6 +1,5 @@
 """Batches of images whose content depends on the step alone: any start resumes, any number of processes agrees."""
 
-import signal
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -8,12 +7,14 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
+from prologue.core.errors import PrologueError
 from prologue.core.runtime import loader_workers
 from prologue.core.seeds import Stream
 from prologue.core.sharing import own_rows
 from prologue.data.images import ImageShards
 from prologue.data.order import epoch_indices
 from prologue.data.transforms import Cropper, Pixels, crop_views
+from prologue.data.workers import end_with_parent, without_script, worker_context
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -55,22 +56,36 @@ def view_batches(
 
 
 def _load(dataset: Dataset[Batch], keys: range) -> Iterator[Batch]:
+    workers = loader_workers()
     loader = DataLoader(
-        dataset,
+        _Told(dataset),
         batch_size=None,  # an item of the dataset is a whole batch
         sampler=keys,
-        num_workers=loader_workers(),
+        num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # else each loader advances the global one, and a resumed run differs
-        worker_init_fn=_leave_signals_to_parent,
+        multiprocessing_context=worker_context() if workers else None,
+        worker_init_fn=end_with_parent,
     )
-    yield from map(tuple, loader)
+    with without_script():
+        batches = iter(loader)
+    for batch in batches:
+        if isinstance(batch, PrologueError):
+            raise batch
+        yield tuple(batch)
 
 
-def _leave_signals_to_parent(worker: int) -> None:
-    """Ignore Ctrl-C and SIGTERM, which reach workers too: the parent process saves its step, and ends them."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+class _Told(Dataset[Batch | PrologueError]):
+    """A dataset whose errors meant for the user are items: a worker's own come with a traceback in their text."""
+
+    def __init__(self, dataset: Dataset[Batch]) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, key: int) -> Batch | PrologueError:
+        try:
+            return self._dataset[key]
+        except PrologueError as error:
+            return error
 
 
 class _TrainingSteps(Dataset[Batch]):

@@ -9,13 +9,12 @@ import os
 import shutil
 import signal
 import tarfile
-import threading
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import lru_cache
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -35,6 +34,7 @@ from prologue.data.selection import choose_images, name_some
 from prologue.data.sources import kind_of, open_source
 from prologue.data.sources.base import Source, Unusable
 from prologue.data.verify import check_image, check_size
+from prologue.data.workers import end_with_parent
 
 SPLITS = ("train", "val")
 LISTING = "listing.sqlite"
@@ -177,14 +177,7 @@ def _written(jobs: list[Job]) -> Iterator[dict[str, Any]]:
 def _follow_parent() -> None:
     """Leave Ctrl-C to the parent process, and end when it does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = parent_process()
-    assert parent is not None
-
-    def end_with_parent() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    end_with_parent()
 
 
 def write_shard(job: Job) -> dict[str, Any]:
