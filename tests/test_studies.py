@@ -210,12 +210,13 @@ def test_figures_say_what_they_show(tmp_path: Path) -> None:
     points = [
         Point("a", "into a", values, {"gfd": 0.25}, sweep, differing, {"gfd": 0.5}),
         Point("b", "into a", {"prologue.ar_weight": 0.01, "rfd": 3.5, "gfd": 5.0, "gfd_plain": 8.0}, {}, None),
+        Point("c", "into b", {"prologue.ar_weight": 0.1, "rfd": 4.5, "gfd": None, "gfd_plain": 6.0}, {}, None),
         Point("alone", "alone", {"prologue.ar_weight": 3.0, "rfd": 1.5, "gfd": None, "gfd_plain": 7.0}, {}, None),
     ]
     told = {kind: draw_chart(figure.chart, points, {}, tmp_path / f"{kind}.svg") for kind, figure in figures.items()}
     assert told["bars"] is not None
     assert "gfd: a 4 ± 0.25; b 5." in told["bars"]
-    assert "rfd: into a 3.5 at 0.01, 2.5 at 0.1; alone 1.5 at 3" in str(told["lines"])
+    assert "rfd: into a 3.5 at 0.01, 2.5 at 0.1; into b 4.5 at 0.1; alone 1.5." in str(told["lines"])
     assert "a from 9 to 8" in str(told["sweep"])
     assert "gfd_lite2" in (tmp_path / "sweep.svg").read_text()
     assert told["ratios"] == "gfd: a 0.800 [0.600, 1.100], the paper's 0.50. rfd: a 1.250"

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import fill
 from typing import Any, Literal
 
 import pandas as pd
@@ -17,6 +18,7 @@ MARKERS = "osD^vPX*"  # a shape of its own for each line, beside its colour
 TICKS = (1, 1.2, 1.5, 2, 3, 5, 7, 8.5)  # of ratios, and a tenth of them
 RING: dict[str, Any] = {"markerfacecolor": "none", "markersize": 9, "linestyle": "none"}  # around another mark
 ROOM = 1.25  # times the outermost marks: what an axis of ratios shows
+LABEL = 32  # letters in a line of an axis' label
 Kind = Literal["bars", "lines", "ratios", "sweep"]
 
 
@@ -64,7 +66,7 @@ def _panels(chart: Chart, points: list[Point], labels: dict[str, str], path: Pat
         told = draw(panel, chart, key, points)
         if told:
             words.append(f"{labels.get(key, key)}: {'; '.join(told)}")
-        panel.set_ylabel(labels.get(key, panel.get_ylabel() or key))
+        panel.set_ylabel(fill(labels.get(key, panel.get_ylabel() or key), LABEL))
         panel.set_xlabel(labels.get(chart.x, panel.get_xlabel()))
     if words:
         handles, names = panels[0].get_legend_handles_labels()
@@ -161,7 +163,7 @@ def _told(point: Point, key: str) -> str:
 
 
 def _lines(panel: Axes, chart: Chart, key: str, points: list[Point]) -> list[str]:
-    """A line per group over `chart.x`; rows that stand alone are levels to compare with."""
+    """A line per group over `chart.x`; rows of no group are levels to compare with."""
     groups: dict[str, list[Point]] = {}
     for point in points:
         if point.values.get(key) is not None and point.values.get(chart.x) is not None:
@@ -171,11 +173,12 @@ def _lines(panel: Axes, chart: Chart, key: str, points: list[Point]) -> list[str
         look = _look(number)
         ordered = sorted(members, key=lambda point: float(point.values[chart.x]))
         x, y = [point.values[chart.x] for point in ordered], [point.values[key] for point in ordered]
-        if len(ordered) == 1:
+        if [point.label for point in ordered] == [group]:
             panel.axhline(y[0], color=look["color"], linestyle="--", linewidth=1.2, label=group)
-        else:
-            errors = [point.spread.get(key, 0.0) for point in ordered]
-            panel.errorbar(x, y, errors, label=group, capsize=3 if any(errors) else 0, **look)
+            told.append(f"{group} {_told(ordered[0], key)}")
+            continue
+        errors = [point.spread.get(key, 0.0) for point in ordered]
+        panel.errorbar(x, y, errors, label=group, capsize=3 if any(errors) else 0, **look)
         told.append(
             f"{group} " + ", ".join(f"{_told(point, key)} at {a:g}" for a, point in zip(x, ordered, strict=True))
         )
