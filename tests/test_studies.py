@@ -290,6 +290,11 @@ def test_a_study_survives_interruption_and_failing_rows_and_reruns_nothing_that_
     clone.edit("report/verdict.py", "at least 20 dB", "at least 21 dB")  # no stage of the study
     clone.run("git", "commit", "-qam", "a later commit")
     assert "1 experiments to run" in clone.run("prologue", "study", "small", "--plan").stdout  # the broken one
+    alike = {"label": "the same", "overrides": PHOTOS | {"prologue.mode": "none"}}
+    (clone.folder / "studies" / "other.yaml").write_text(yaml.safe_dump(SMALL | {"rows": [alike]}))
+    other = clone.run("prologue", "study", "other").stdout
+    assert "1 of 1 runs done" in other
+    assert "running" not in other  # the first study has that row
     clone.edit("models/transformer.py", "import math\n", "import math\n\nmath.pi = 3\n")
     assert "3 experiments to run" in clone.run("prologue", "study", "small", "--plan").stdout
     assert {"index.html", "table.md", "figure_1.svg", "figure_1.png"} <= {path.name for path in results.iterdir()}

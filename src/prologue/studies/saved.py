@@ -1,7 +1,8 @@
 """What a row of a study found for one seed, as a file that git keeps: rows/NAME.json in the study's folder.
 
 DVC's experiments stay on the machine that ran them; these files do not, so that a study goes on anywhere. Each holds
-its run's part of dvc.lock, by which it is known whether today's params and code would find the same.
+its run's part of dvc.lock, by which it is known whether today's params and code would find the same. A row of one study
+is that of any other with the same params, whatever its label there.
 """
 
 from pathlib import Path
@@ -33,11 +34,14 @@ class SavedRow(BaseModel):
 
 def current_row(row: StudyRow, stages: list[str], folder: Path) -> SavedRow | None:
     """What a row found, where today's params and code would find the same: as saved, or in DVC's experiments."""
-    path = folder / ROWS / f"{row.name}.json"
-    if path.is_file():
-        saved = read_saved(path)
-        if is_current(saved.lock, override(row.overrides), stages):
-            return saved
+    values = override(row.overrides)
+    own = folder / ROWS / f"{row.name}.json"
+    for path in (own, *sorted(folder.parent.glob(f"*/{ROWS}/*.json"))):
+        if path.is_file():
+            saved = read_saved(path)
+            asked = path == own or (saved.params == flat(values) and (saved.sweep or "sweep" not in stages))
+            if asked and is_current(saved.lock, values, stages):
+                return saved
     commit = done_commit(row, stages)
     return None if commit is None else _of_experiment(commit, stages)
 
