@@ -8,10 +8,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from calls import record_calls
 from PIL import Image
 
 from prologue.cli.main import main
 from prologue.core.errors import PrologueError
+from prologue.core.files import write_json
 from prologue.evaluation import external
 from prologue.evaluation.external import evaluate
 from prologue.evaluation.image_sets import NpzImages
@@ -170,6 +172,30 @@ def test_damaged_and_missing_inputs_are_named(tmp_path: Path) -> None:
     (tmp_path / "flipped.npz").write_bytes(content)
     with pytest.raises(PrologueError, match=r"flipped\.npz is damaged"):
         run(tmp_path / "flipped.npz", reference)
+    np.savez_compressed(tmp_path / "small.npz", arr_0=pictures(1))
+    content = bytearray((tmp_path / "small.npz").read_bytes())
+    content[200:300] = bytes(100)  # no deflated data
+    (tmp_path / "small.npz").write_bytes(content)
+    with pytest.raises(PrologueError, match=r"small\.npz is (damaged|no npz)"):
+        run(tmp_path / "small.npz", reference)
+
+
+def test_a_folder_is_not_replaced_by_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "kept.txt").write_text("kept")
+    words = ["prologue", "evaluate", str(write_npz(tmp_path / "a.npz", pictures(1))), "--output", "results"]
+    measured = record_calls(monkeypatch, external, "extract")
+    monkeypatch.setattr("sys.argv", words)
+    with pytest.raises(SystemExit):
+        main()
+    assert "results is a folder; give the name of a file" in capsys.readouterr().err
+    assert not measured
+    with pytest.raises(PrologueError, match="results is a folder"):
+        write_json(tmp_path / "results", {})
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["kept.txt"]
+    assert not list(tmp_path.glob(".*.tmp"))
 
 
 def test_an_npz_is_read_in_order_and_compressed_too(tmp_path: Path) -> None:

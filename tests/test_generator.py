@@ -4,6 +4,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ from torch.nn.functional import cross_entropy
 from trained_project import make_trained_project
 
 from prologue.cli import main as cli
+from prologue.core.errors import PrologueError
 from prologue.core.files import read_json, sha256, write_json
 from prologue.generator import folders
 from prologue.generator.card import LICENCES
@@ -58,10 +60,11 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureF
 
 
 def write_photos() -> None:
-    """Three images in photos/, each of its own contrast."""
-    Path("photos").mkdir()
-    for number in range(3):
-        Image.effect_noise((50, 40), 60 + 30 * number).convert("RGB").save(f"photos/{number}.png")
+    """Three images in photos/, each of its own contrast, one in a folder of its own, beside a text."""
+    Path("photos/z").mkdir(parents=True)
+    Path("photos/notes.txt").write_text("three")
+    for name in ("0", "1", "z/2"):
+        Image.effect_noise((50, 40), 60 + 30 * int(name[-1])).convert("RGB").save(f"photos/{name}.png")
 
 
 def test_the_command_draws_what_the_stage_draws(run: Run, project: Path, shards: Path, tmp_path: Path) -> None:
@@ -113,6 +116,13 @@ def test_the_photos_of_a_folder_give_a_prologue_each(run: Run, project: Path) ->
     assert drawn["prologue"] == [*own, *own, own[0]]
 
 
+def test_a_class_may_have_commas_in_its_name(project: Path) -> None:
+    generator = replace(load_generator(str(project)), classes=("tench, Tinca tinca", "dusk"))
+    assert generator.classes_in("dusk, tench, Tinca tinca,dusk") == ["dusk", "tench, Tinca tinca", "dusk"]
+    with pytest.raises(PrologueError, match="there is no class 'tench'"):
+        generator.labels_of(generator.classes_in("tench,dusk"))
+
+
 def test_kinds_of_output(run: Run, project: Path) -> None:
     for name in ("grid.png", "grid.webp", "set.npz", "folder"):
         status, printed = run("sample", project, "--images", 4, "--output", name)
@@ -136,6 +146,8 @@ def test_kinds_of_output(run: Run, project: Path) -> None:
 
 def test_encoding_and_decoding_are_the_tokenizers(run: Run, project: Path) -> None:
     write_photos()
+    Path("taken.npz").mkdir()
+    assert "taken.npz is a folder; give" in run("encode", "photos", "--model", project, "--output", "taken.npz")[1]
     status, printed = run("encode", "photos", "--model", project, "--output", "ids.npz")
     assert status == 0
     assert "bits per pixel" in printed

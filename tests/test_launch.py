@@ -1,7 +1,9 @@
 """How a stage starts: as one process, in a slot of its own beside other jobs, or as `accelerate config` says."""
 
+import errno
 import importlib.util
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -11,13 +13,15 @@ import pytest
 import torch
 from launches import Launch, run_on_two
 from preloaded import Preloaded
+from safetensors import SafetensorError
 from tiny import ROOT
 
 from prologue.core import slots
 from prologue.core.errors import PrologueError
 from prologue.core.files import read_json
-from prologue.core.runtime import compiles_by_itself, start_accelerator
+from prologue.core.runtime import compiles_by_itself, loader_workers, start_accelerator
 from prologue.core.stage import run_stage
+from prologue.core.work import work_root
 
 ONE_FAILS = """
 from prologue.core.errors import PrologueError
@@ -144,6 +148,60 @@ def test_a_resumed_stage_counts_the_seconds_of_all_its_sessions(
     monkeypatch.chdir(tmp_path)
     run_stage("ar", lambda params: {"earlier_seconds": 100.0}, "one")
     assert 100 <= read_json(tmp_path / "reports" / "metrics" / "ar.json")["seconds"] < 200
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PrologueError("no"), "ar: no"),
+        (KeyboardInterrupt(), "ar: stopped; run the same command to go on"),
+        (OSError(errno.ENOSPC, "No space left on device", "x.tar"), "ar: the disk is full ([Errno 28] No space left"),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), "ar: the disk is full (I/O error"),
+    ],
+)
+def test_a_stage_that_cannot_go_on_ends_with_a_line(
+    error: BaseException, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work(_: object) -> dict[str, object]:
+        raise error
+
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        run_stage("ar", work, "one")
+    assert ended.value.code == 1
+    assert said in capsys.readouterr().err
+    error = OSError(errno.EIO, "gone")
+    with pytest.raises(OSError, match="gone"):
+        run_stage("ar", work, "one")
+
+
+@pytest.mark.parametrize("text", ["many", "-1", "1.5", "0"])
+def test_numbers_of_the_environment_are_whole(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROLOGUE_THREADS", text)
+    with pytest.raises(PrologueError, match=f"PROLOGUE_THREADS={text}: give a whole number from 1 on"):
+        start_accelerator()
+    monkeypatch.setenv("PROLOGUE_WORKERS", "0")
+    assert loader_workers() == 0
+    monkeypatch.setenv("PROLOGUE_WORKERS", "")
+    loader_workers()
+
+
+def test_many_shards_may_be_open() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))
+    start_accelerator()
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= min(hard, 65536)
+
+
+def test_work_of_an_experiment_in_a_copy_lies_in_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = tmp_path / ".dvc" / "tmp" / "exps" / "tmp1"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    for given, expected in ((None, ".work"), ("fast", "fast"), (str(tmp_path / "other"), "other")):
+        if given:
+            monkeypatch.setenv("PROLOGUE_WORK", given)
+        assert work_root().resolve() == tmp_path / expected
 
 
 def test_an_error_that_one_process_meets_is_told(tmp_path: Path, preloaded: Preloaded) -> None:

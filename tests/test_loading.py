@@ -13,10 +13,10 @@ from PIL import Image
 
 from prologue.core.errors import PrologueError
 from prologue.core.params import AugmentParams
-from prologue.data.images import ImageShards
+from prologue.data.images import ORIENTATION, ImageShards
 from prologue.data.loader import Batch, training_batches, view_batches
 from prologue.data.shards import write_shards
-from prologue.data.transforms import CROPS, center_crop, crop_views, random_crop
+from prologue.data.transforms import CROPS, _decode_fast, center_crop, crop_views, random_crop
 
 AUGMENT = AugmentParams(max_scale=1.25, flip=True, decoder="exact")
 CROP = partial(random_crop, size=8, augment=AUGMENT)
@@ -91,6 +91,21 @@ def test_the_fast_crop_is_the_same_crop_and_nearly_the_same_pixels(width_height:
         one, two = (random_crop(data, 32, augment, np.random.default_rng(seed)) for augment in (AUGMENT, fast))
         assert one.shape == two.shape
         assert (one.float() - two.float()).abs().mean() < 2  # of 255; a crop some pixels off differs far more
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_large_photo_is_decoded_smaller_and_cropped_alike(mode: str) -> None:
+    photo = noise(6, 5).resize((1000, 700), Image.Resampling.BICUBIC).convert(mode)
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    files = [encoded(photo, kind, exif=exif) for kind in ("JPEG", "PNG")]
+    fast = AUGMENT.model_copy(update={"decoder": "fast"})
+    for seed in range(8):
+        small, whole = (random_crop(data, 32, fast, np.random.default_rng(seed)).float() for data in files)
+        assert (small - whole).abs().mean() < 2  # of 255; a crop some pixels off differs far more
+    reduced, *size = _decode_fast(files[0], 40)
+    assert (reduced.shape, size) == ((3, 125, 88), [700, 1000])
+    assert _decode_fast(files[0], 180)[0].shape == (3, 1000, 700)
 
 
 def test_a_damaged_shard_is_named(tmp_path: Path) -> None:

@@ -44,6 +44,8 @@ def write_params(folder: Path, key: str, value: object) -> Path:
         ("prologue.tau", 0, r"prologue\.tau: Input should be greater than 0 \(got 0\)"),
         ("prologue.mode", "jiont", r"prologue\.mode: Input should be 'joint', .* \(got 'jiont'\)"),
         ("ar.dim", 100, r"ar\.dim: Input should be a multiple of 64"),
+        ("data.image_size", 8, r"data\.image_size: 8 is less than the 11 px that SSIM needs"),
+        ("stage1.discriminator.layers", 4, r"discriminator\.layers: 4 need images of 48 px or more, and .* is 32"),
         ("tokenizer.patch", 5, r"tokenizer\.patch: 5 does not divide data\.image_size 32"),
         ("stage1.steps", "two epochs", r"stage1\.steps: Input should be a number of steps, .* \(got 'two epochs'\)"),
         ("stage1.lr", "fast", r"stage1\.lr: Input should be a valid number"),

@@ -285,7 +285,9 @@ def test_a_killed_run_goes_on_and_two_processes_draw_the_same(
         patch.setattr(generation, "block_size", lambda ar: 48)  # as on a GPU with less memory
         write(params, trained, shards, "elsewhere")
     code = (
-        "from pathlib import Path\nfrom tiny import tiny_params\nfrom prologue.pipeline.samples import make_samples\n"
+        "import os\nfrom pathlib import Path\nfrom tiny import tiny_params\nfrom prologue.sampling import generation\n"
+        "from prologue.pipeline.samples import make_samples\n"
+        "generation.block_size = lambda ar: (48, 64)[int(os.environ['RANK'])]  # GPUs of unlike memory\n"
         "make_samples(tiny_params(sampling__images=150), *map(Path, sys.argv[1:]), Path('two'), Path('two_figures'))\n"
     )
     models = (trained / "ar", trained / "tokenizer", trained / "tokens")

@@ -237,6 +237,8 @@ def test_a_subset_of_classes_by_number_or_by_name(tmp_path: Path) -> None:
         metrics = write_shards(params(source, classes=wanted), 0, tmp_path / "o")
         assert ImageShards(tmp_path / "o", "train").classes == expected
         assert (metrics["train"]["images"], metrics["val"]["images"]) == (12, 6)
+    (source / "train" / "c" / "gone.png").symlink_to("nowhere")
+    write_shards(params(source, classes=2, max_rejected=0.06), 0, tmp_path / "o")  # 1 of all 27, which c has too
     with pytest.raises(PrologueError, match=r"no classes d of data\.classes; it has a, b, c"):
         write_shards(params(source, classes=["a", "d"]), 0, tmp_path / "o")
 

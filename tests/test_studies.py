@@ -30,6 +30,7 @@ from prologue.studies.text import as_frame, as_markdown
 
 NAMES = sorted(path.stem for path in (ROOT / STUDIES).glob("*.yaml"))
 PHOTOS = {"data.source": "photos"}
+FIGURE: dict[str, object] = {"kind": "bars", "y": ["psnr"], "title": "PSNR", "caption": "Higher is better."}
 SMALL = {
     "title": "Small",
     "question": "Does it run?",
@@ -39,7 +40,7 @@ SMALL = {
         {"label": "broken", "overrides": {"data.classes": ["nothing"]}},
         {"label": "Post on {}, {} tokens", "variants": ["post"], "overrides": PHOTOS, "times": {"prologue.tokens": 2}},
     ],
-    "figures": [{"kind": "bars", "y": ["psnr"], "title": "PSNR", "caption": "Higher is better."}],
+    "figures": [FIGURE],
 }
 
 
@@ -116,6 +117,10 @@ def test_bad_studies_are_refused_by_name(tmp_path: Path, monkeypatch: pytest.Mon
         rows_at(load_study("table1"), "table1", "huge")
     for change, message in (
         ({"columns": ["speed"]}, "nothing measures speed"),
+        ({"rows": [{"label": "a", "paper": {"fid": 1}}]}, "nothing measures fid"),
+        ({"figures": [FIGURE | {"y": ["size"]}]}, "nothing measures size"),
+        ({"figures": [FIGURE | {"kind": "sweep", "y": ["psnr"]}]}, "a sweep measures gfd and is, not psnr"),
+        ({"figures": [FIGURE | {"kind": "lines", "x": "ar.size"}]}, r"x: 'ar\.size' is neither a param nor measured"),
         ({"baseline": "3D"}, "there is no row 3D; known: 2D, broken"),
         ({"figures": [{"kind": "ratios", "y": ["psnr"], "title": "", "caption": ""}]}, "ratios are to the baseline"),
         ({"rows": [{"label": "a", "color": 1}]}, "color"),

@@ -1,5 +1,7 @@
 """Likelihood at every position, and the sweep of a sampling setting, on a model trained at toy size."""
 
+import fcntl
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,9 @@ import pytest
 import torch
 from calls import record_calls
 from tiny import tiny_params
+from waiting import wait_until
 
+from prologue.core import work
 from prologue.core.params_file import ParamsError
 from prologue.core.runtime import start_accelerator
 from prologue.evaluation import sweep
@@ -102,6 +106,28 @@ def test_a_further_value_costs_only_its_own(
     assert run(trained, reference, sweep__values=[])["points"] == {}
     run(trained, reference, seed=1)
     assert len(sampled) == 5
+
+
+def test_two_runs_of_the_same_try_wait_for_each_other(
+    trained: Path, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first, said = run(trained, reference), ""
+
+    def is_waiting() -> bool:
+        nonlocal said
+        said += capfd.readouterr().err
+        return "another run works in" in said
+
+    (other, _) = (path for path in Path(".work/sweep").iterdir() if path.is_dir())
+    with work._lock(other) as lock, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        second = pool.submit(run, trained, reference)
+        wait_until(is_waiting)
+        assert not second.done()
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        assert second.result() == first
+    assert not work.is_claimed(other)
 
 
 def test_values_out_of_range_and_axes_without_effect_are_refused_before_any_work() -> None:

@@ -24,7 +24,8 @@ def add_to(commands: Commands) -> None:
 
 def run(given: argparse.Namespace) -> None:
     """Print a p-value for each image. Raises PrologueError for a file that cannot be used, and without a key."""
-    from PIL import Image  # these take time to load
+    import torch  # these take time to load
+    from PIL import Image
 
     from prologue.generator.files import photo_paths, read_photos
     from prologue.generator.folders import load_generator
@@ -32,7 +33,8 @@ def run(given: argparse.Namespace) -> None:
 
     key, generator = read_key(given.key), load_generator(given.model)
     size, paths = generator.tokenizer.config.image_size, photo_paths(given.images)
-    reading = Watermark(key, generator.tokenizer).read(generator.encode(read_photos(paths, size)).visual)
+    visual = torch.cat([generator.encode(batch).visual for batch in read_photos(paths, size)])
+    reading = Watermark(key, generator.tokenizer).read(visual)
     findings = []
     for path, counted_tokens, green, p_value in zip(paths, *reading, strict=True):
         with Image.open(path) as image:

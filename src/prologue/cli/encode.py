@@ -7,7 +7,7 @@ from pathlib import Path
 from prologue.cli.commands import Commands, add_command, counted
 from prologue.core.errors import PrologueError
 
-PAIRS_PER_ROW = 8
+PAIRS_PER_ROW, SHOWN = 8, 64
 EXAMPLES = """\
   prologue encode photo.jpg                     ids in encoded.npz, the photo beside its reconstruction in encoded.png
   prologue encode photos/ --output photos.npz    every image of a folder
@@ -30,32 +30,36 @@ def run(given: argparse.Namespace) -> None:
     """Write ids and picture, and say what they take. Raises PrologueError for a file that cannot be used."""
     import torch  # takes seconds to load, as what needs it does
 
-    from prologue.core.files import check_writable, replacing
+    from prologue.core.files import check_file, replacing
     from prologue.core.recipe import save_picture
     from prologue.figures.grids import pair_grid
     from prologue.generator.files import photo_paths, read_photos, write_ids
     from prologue.generator.folders import load_generator
     from prologue.measures.images import image_psnr
+    from prologue.models.tokenizer import join_tokens
     from prologue.pipeline.describe import bits_per_pixel
 
     if given.output.suffix != ".npz":
         raise PrologueError(f"{given.output}: ids are written as .npz; the picture lies beside them as .png")
-    check_writable(given.output)
+    picture = given.output.with_suffix(".png")
+    check_file(given.output)
+    check_file(picture)
     generator = load_generator(given.model)
     size, paths = generator.tokenizer.config.image_size, photo_paths(given.images)
-    picture = given.output.with_suffix(".png")
     if picture.resolve() in {path.resolve() for path in paths}:
         raise PrologueError(f"{picture} is one of the images, and would be overwritten; give another --output")
-    images = read_photos(paths, size)
-    tokens = generator.encode(images)
-    copies = generator.pixels(tokens)
+    batches, measured = [], []
+    for photos in read_photos(paths, size):
+        batches.append(generator.encode(photos))
+        measured.append(image_psnr(torch.from_numpy(generator.pixels(batches[-1])).permute(0, 3, 1, 2), photos))
+    tokens, psnr = join_tokens(batches), torch.cat(measured)
     recipe = generator.recipe(encoded=[path.name for path in paths])
     write_ids(given.output, tokens, [path.name for path in paths], recipe)
+    first = next(read_photos(paths[:SHOWN], size))  # a picture of thousands could be opened by nothing
+    pairs = pair_grid(first.permute(0, 2, 3, 1).numpy(), generator.pixels(generator.encode(first)), PAIRS_PER_ROW)
     with replacing(picture) as temporary:
-        pairs = pair_grid(images.permute(0, 2, 3, 1).numpy(), copies, PAIRS_PER_ROW)
         save_picture(pairs, temporary, "png", recipe, "compositeWithTrainedAlgorithmicMedia")
     bits = bits_per_pixel(generator.ar.vocabulary, size)
-    psnr = image_psnr(torch.from_numpy(copies).permute(0, 3, 1, 2), images)
     if given.json:
         parts = {name: part.tolist() for name, part in tokens.named().items()}
         files = [
@@ -67,4 +71,5 @@ def run(given: argparse.Namespace) -> None:
         print(
             f"{counted(len(paths), 'image')} at {size} px: {bits:.4f} bits per pixel, PSNR {psnr.mean().item():.2f} dB"
         )
-        print(f"ids: {given.output}\noriginals beside their reconstructions: {picture}")
+        which = "originals" if len(paths) <= SHOWN else f"the first {SHOWN} originals"
+        print(f"ids: {given.output}\n{which} beside their reconstructions: {picture}")

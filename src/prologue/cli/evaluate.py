@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from prologue.cli.commands import Commands, add_command, positive, shown
-from prologue.core.files import write_json
+from prologue.core.files import check_file, write_json
 from prologue.core.launch import is_main_process
 
 EXAMPLES = """\
@@ -37,6 +37,8 @@ def run(given: argparse.Namespace) -> None:
     """Print and write the metrics. Raises PrologueError for what cannot be measured."""
     from prologue.evaluation.external import evaluate  # needs torch, which takes seconds to load
 
+    if given.output:
+        check_file(given.output)
     metrics = evaluate(given.samples, given.reference, given.extractor, given.size, given.batch)
     if not is_main_process():
         return

@@ -59,13 +59,17 @@ def add_to(commands: Commands) -> None:
 
 def run(given: argparse.Namespace) -> None:
     """Write the images and say where. Raises PrologueError for an unknown class and whatever cannot be drawn."""
-    from prologue.figures.samples import turns_grid  # these need torch, which takes seconds to load
+    import torch  # takes seconds to load, as what needs it does
+
+    from prologue.figures.samples import turns_grid
     from prologue.generator.files import check_output, photo_paths, read_photos, write_images
     from prologue.generator.folders import load_generator
 
     check_output(given.output)
     generator = _marking(load_generator(given.model), given)
-    chosen = generator.labels_of(given.classes.split(",")) if given.classes else list(range(len(generator.classes)))
+    chosen = list(range(len(generator.classes)))
+    if given.classes:
+        chosen = generator.labels_of(generator.classes_in(given.classes))
     if given.hold_prologue and not given.classes:
         chosen = chosen[:HELD_CLASSES]
     photos = photo_paths([given.prologue_from]) if given.prologue_from else []
@@ -76,8 +80,9 @@ def run(given: argparse.Namespace) -> None:
         held = generator.held(settings, chosen, given.seed)
         prologue = held[[image % len(chosen) for image in range(count)]]
     elif photos:
-        prologues = generator.prologue_of(read_photos(photos, generator.tokenizer.config.image_size))
-        prologue = prologues[[image % len(photos) for image in range(count)]]
+        batches = read_photos(photos[:count], generator.tokenizer.config.image_size)
+        prologues = torch.cat([generator.prologue_of(batch) for batch in batches])
+        prologue = prologues[[image % len(prologues) for image in range(count)]]
     tokens = generator.sample(settings, labels, [(given.seed, image) for image in range(count)], prologue)
     images, names = generator.pixels(tokens), [generator.classes[label] for label in labels]
     files = [f"{image:06d}_{name.replace('/', '-')}" for image, name in enumerate(names)]

@@ -2,7 +2,7 @@
 
 import argparse
 
-from prologue.cli.commands import Commands, add_command
+from prologue.cli.commands import Commands, add_command, positive
 
 EXAMPLES = """\
   prologue watch                               beside a running `dvc repro`, in another terminal"""
@@ -11,7 +11,7 @@ EXAMPLES = """\
 def add_to(commands: Commands) -> None:
     """Add the command."""
     parser = add_command(commands, "watch", "keep a page of the curves of running trainings", EXAMPLES)
-    parser.add_argument("--seconds", type=int, default=10, help="between two versions (default: %(default)s)")
+    parser.add_argument("--seconds", type=positive, default=10, help="between two versions (default: %(default)s)")
     parser.set_defaults(run=run)
 
 

@@ -1,10 +1,12 @@
 """`prologue watermark`: what a watermark of a model is worth and costs."""
 
 import argparse
+import shlex
 from pathlib import Path
 
 from prologue.cli.commands import Commands, add_command, add_model, positive, seed
 from prologue.core.errors import PrologueError
+from prologue.core.files import check_writable
 
 EXAMPLES = """\
   prologue watermark                          the model of the project here; then `dvc repro report` shows it
@@ -39,7 +41,9 @@ def run(given: argparse.Namespace) -> None:
         raise PrologueError(f"--strengths {given.strengths}: give numbers, divided by commas") from None
     if not all(0 < strength < float("inf") for strength in strengths):
         raise PrologueError(f"--strengths {given.strengths}: a strength is above 0")
+    check_writable(given.output / "watermark.json")
     found = measure_watermark(load_generator(given.model), strengths, given.images, given.real, given.seed)
-    command = f"prologue watermark --strengths {given.strengths} --images {given.images} --real {given.real}"
+    model = f" {shlex.quote(given.model)}" if given.model else ""
+    command = f"prologue watermark{model} --strengths {given.strengths} --images {given.images} --real {given.real}"
     path = write_watermark(found, f"{command} --seed {given.seed}", given.output)
     print(f"{path.read_text(encoding='utf-8')}\n{path}")

@@ -22,12 +22,17 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` to write a file or folder to; it takes `path`'s place on success.
 
     On an exception the temporary file or folder is removed and `path` is left as it was.
+
+    Raises:
+        PrologueError: a file would take the place of a folder, and of all that is in it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     remove(temporary)
     try:
         yield temporary
+        if path.is_dir() and not temporary.is_dir():
+            raise PrologueError(f"{path} is a folder, and a file would take its place; give the name of a file")
     except BaseException:
         remove(temporary)
         raise
@@ -43,6 +48,13 @@ def check_writable(path: Path) -> None:
     above = next(parent for parent in path.absolute().parents if parent.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise PrologueError(f"{path} cannot be written: {above} is no folder that takes files; give another place")
+
+
+def check_file(path: Path) -> None:
+    """Raise PrologueError where no file can be written at `path`, or a folder lies there."""
+    check_writable(path)
+    if path.is_dir():
+        raise PrologueError(f"{path} is a folder; give the name of a file")
 
 
 def check_replaceable(folder: Path, own: Collection[str] = ()) -> None:

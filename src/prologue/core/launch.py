@@ -8,6 +8,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from prologue.core.errors import PrologueError
+
 T = TypeVar("T")
 LAUNCHED = {"PROLOGUE_LAUNCH", "RANK", "ACCELERATE_MIXED_PRECISION"}  # the user, torchrun, Accelerate for one process
 
@@ -25,6 +27,19 @@ def accelerate_config() -> Path:
     """Where `accelerate config` writes."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface"
     return Path(os.environ.get("HF_HOME", cache)).expanduser() / "accelerate" / "default_config.yaml"
+
+
+def count_from(variable: str, least: int = 1) -> int | None:
+    """A whole number that the user set in the environment, `least` or more; None where it is not set, or empty.
+
+    Raises PrologueError for anything else.
+    """
+    text = os.environ.get(variable, "").strip()
+    if not text:
+        return None
+    if not text.isdecimal() or int(text) < least:
+        raise PrologueError(f"{variable}={text}: give a whole number from {least} on")
+    return int(text)
 
 
 def rank() -> int:
@@ -50,7 +65,7 @@ def own_cores() -> int:
 
 def own_threads() -> int:
     """Threads that compute in this process: one per core of its own; `PROLOGUE_THREADS` overrides the number."""
-    return int(os.environ.get("PROLOGUE_THREADS") or own_cores())
+    return count_from("PROLOGUE_THREADS") or own_cores()
 
 
 def progress(items: Iterable[T], label: str, unit: str, total: int | None = None, initial: int = 0) -> Iterator[T]:

@@ -1,13 +1,25 @@
 """Arrays of an npz file, read in part: it may hold gigabytes. Nothing is unpickled."""
 
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, NamedTuple
 
 import numpy as np
 from numpy.lib import format as npy
+
+DAMAGED = (  # what reading one may raise
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    zipfile.BadZipFile,
+    zlib.error,
+    TokenError,  # of NumPy, which reads an array's header as Python
+)
 
 
 class Header(NamedTuple):

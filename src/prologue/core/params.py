@@ -17,6 +17,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 TransformerDim = Annotated[int, Field(ge=HEAD_DIM, multiple_of=HEAD_DIM)]
+SSIM_WINDOW = 11  # px
 Precision = Literal["auto", "bf16", "fp32"]
 AnyPath = Annotated[Path, Strict(False)]  # YAML has strings alone
 Source = Literal["train", "published", "folder"]
@@ -259,6 +260,16 @@ class Params(Section):
         if self.data.image_size % self.tokenizer.patch:
             raise ValueError(
                 f"tokenizer.patch: {self.tokenizer.patch} does not divide data.image_size {self.data.image_size}"
+            )
+        if self.data.image_size < SSIM_WINDOW:
+            raise ValueError(
+                f"data.image_size: {self.data.image_size} is less than the {SSIM_WINDOW} px that SSIM needs"
+            )
+        layers = self.stage1.discriminator.layers
+        if self.stage1.adversarial and self.tokenizer.source == "train" and self.data.image_size < 3 * 2**layers:
+            raise ValueError(
+                f"stage1.discriminator.layers: {layers} need images of {3 * 2**layers} px or more, and data.image_size "
+                f"is {self.data.image_size}"
             )
         if self.tokenizer.tokens and self.tokenizer.layout == "2d":
             raise ValueError("tokenizer.tokens: layout 2d has one token per patch; leave it empty, or use layout 1d")

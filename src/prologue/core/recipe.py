@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from prologue.core.errors import PrologueError
+from prologue.core.npz import DAMAGED
 
 Recipe: TypeAlias = dict[str, Any]
 Origin: TypeAlias = Literal["trainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia"]  # IPTC's words
@@ -75,7 +76,7 @@ def read_recipe(path: Path) -> tuple[Recipe, str | None]:
             return _of_picture(image)
     except FileNotFoundError:
         raise PrologueError(f"{path} not found: there is no such file") from None
-    except (OSError, KeyError, ValueError, UnidentifiedImageError, Image.DecompressionBombError):
+    except (*DAMAGED, UnidentifiedImageError, Image.DecompressionBombError):
         raise PrologueError(
             f"{path} carries no recipe: it is no picture or npz of this project, or it was written again without it"
         ) from None

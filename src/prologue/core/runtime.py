@@ -3,8 +3,10 @@
 import importlib.util
 import os
 import random
+import resource
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import TypeVar
 
@@ -14,7 +16,7 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
 from prologue.core.errors import PrologueError
-from prologue.core.launch import own_cores, own_threads
+from prologue.core.launch import count_from, own_cores, own_threads
 from prologue.core.seeds import derive_seed
 
 T = TypeVar("T")
@@ -25,6 +27,7 @@ DIVIDING = {  # what Accelerate's launcher sets
     "ACCELERATE_USE_PARALLELISM_CONFIG": "parallelism within a model",
 }
 WITHOUT_FLOAT64 = ("mps",)  # kinds of device
+OPEN_FILES = 65536  # a common soft limit is 1,024, and ImageNet-21k has 13,000 shards of 1,000 images
 PATIENCE = timedelta(hours=2)  # with what one process does alone, as listing and hashing ImageNet from a slow disk
 COMPILING_PAYS = 2000  # steps: compiling takes about a minute and saves a third of each (docs/findings.md, on a GPU)
 
@@ -38,6 +41,7 @@ def start_accelerator() -> Accelerator:
         PrologueError: the launch divides models over processes, as FSDP and DeepSpeed do.
     """
     _refuse_divided_models()
+    _allow_open_files()
     patient = InitProcessGroupKwargs(timeout=PATIENCE)  # NCCL's own 10 minutes would end the others
     cpu = not torch.accelerator.is_available()
     accelerator = Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=[patient])  # params say which precision
@@ -57,6 +61,15 @@ def _refuse_divided_models() -> None:
             )
 
 
+def _allow_open_files() -> None:
+    """Let this process open so many files, where the system does: each shard that is read stays open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(ValueError):  # Apple's systems have a limit that is told nowhere here
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def in_float64(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor in float64, on its own device or, as Apple's has no such numbers, on the CPU."""
     return (tensor.cpu() if tensor.device.type in WITHOUT_FLOAT64 else tensor).double()
@@ -64,8 +77,9 @@ def in_float64(tensor: torch.Tensor) -> torch.Tensor:
 
 def loader_workers() -> int:
     """Worker processes of a data loader: none where the CPU runs the model; `PROLOGUE_WORKERS` overrides."""
-    if "PROLOGUE_WORKERS" in os.environ:
-        return int(os.environ["PROLOGUE_WORKERS"])
+    given = count_from("PROLOGUE_WORKERS", least=0)
+    if given is not None:
+        return given
     return min(8, own_cores()) if torch.accelerator.is_available() else 0
 
 

@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from prologue.core.launch import accelerate_config
+from prologue.core.launch import accelerate_config, count_from
 from prologue.core.work import work_root
 
 SLOTS = "PROLOGUE_SLOTS"  # in the environment: so many jobs share the cores
@@ -43,7 +43,7 @@ def take_slot() -> None:
 
     Two threads on each of two cores are many times slower than one. The slot is free again when the process has ended.
     """
-    slots = int(os.environ.get(SLOTS) or 1)
+    slots = count_from(SLOTS) or 1
     if slots == 1 or not hasattr(os, "sched_setaffinity"):
         return
     cores, folder = sorted(os.sched_getaffinity(0)), work_root() / "slots"

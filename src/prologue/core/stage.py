@@ -1,10 +1,13 @@
 """What every stage script shares: params first, plain errors, wall time and memory beside the stage's metrics."""
 
+import errno
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
+
+from safetensors import SafetensorError
 
 from prologue.core.errors import PrologueError
 from prologue.core.files import write_json
@@ -14,6 +17,7 @@ from prologue.core.params import Params
 from prologue.core.params_file import load_params
 from prologue.core.slots import take_slot
 
+DISK_FULL = "os error 28"  # as safetensors words it
 METRICS = Path("reports/metrics")
 Work = Callable[[Params], dict[str, Any]]
 
@@ -26,17 +30,28 @@ def run_stage(name: str, work: Work, processes: Literal["configured", "one"] = "
     """
     if processes == "configured":
         launch_as_configured()
-    if world_size() == 1:
-        take_slot()
     started = time.perf_counter()
     try:
+        if world_size() == 1:
+            take_slot()
         metrics = work(load_params())
     except PrologueError as error:
-        where = "" if is_main_process() else f", process {rank()}"  # it may be the only one that met the error
-        print(f"\n{name}{where}: {error}", file=sys.stderr)
-        sys.exit(1)
+        _end(name, str(error))
+    except KeyboardInterrupt:
+        _end(name, "stopped; run the same command to go on")
+    except (OSError, SafetensorError) as error:
+        if not (DISK_FULL in str(error) or getattr(error, "errno", None) == errno.ENOSPC):
+            raise
+        _end(name, f"the disk is full ({error}); what is finished is kept: make room and run the same command")
     if metrics and is_main_process():
         metrics["seconds"] = round(metrics.get("earlier_seconds", 0) + time.perf_counter() - started, 1)
         metrics["peak_memory_mb"] = peak_memory_mb()
         metrics |= {"processes": world_size(), "cpu": cpu_name()} | gpu_used()
         write_json(METRICS / f"{name}.json", metrics)
+
+
+def _end(name: str, why: str) -> NoReturn:
+    """End the process with one line for the user."""
+    where = "" if is_main_process() else f", process {rank()}"  # it may be the only one that met the error
+    print(f"\n{name}{where}: {why}", file=sys.stderr)
+    sys.exit(1)

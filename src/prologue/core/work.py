@@ -16,6 +16,7 @@ from prologue.core.dotted import effective
 from prologue.core.errors import PrologueError
 from prologue.core.files import read_json, remove, sha256, write_json
 from prologue.core.launch import is_main_process
+from prologue.core.project import project_folder
 
 MADE_OF = "made_of.json"  # the origin of a folder, in it
 claimed: dict[Path, IO[str]] = {}  # folders of this process, and the files whose locks it holds till it ends
@@ -56,8 +57,8 @@ def origin_of(params: dict[str, Any], inputs: list[Path], module: str) -> Origin
 
 
 def work_root() -> Path:
-    """Folder of checkpoints, and of what else outlives a run: .work, or `PROLOGUE_WORK`."""
-    return Path(os.environ.get("PROLOGUE_WORK", ".work"))
+    """Folder of checkpoints, and of what else outlives a run: .work of the project, or `PROLOGUE_WORK`."""
+    return project_folder() / os.environ.get("PROLOGUE_WORK", ".work")
 
 
 def open_work(folder: Path, origin: Origin) -> None:
@@ -83,13 +84,18 @@ def read_origin(folder: Path) -> Origin | None:
 
 
 def claim(folder: Path) -> None:
-    """Wait until no other launch works in a folder, and keep others out until this process ends."""
+    """Wait until no other launch works in a folder, and keep others out until `release`, or until this process ends."""
     if folder.resolve() not in claimed:  # two experiments at once may share a tokenizer
         if is_claimed(folder):
             print(f"another run works in {folder}; waiting until it has ended", file=sys.stderr)
         file = _lock(folder)
         fcntl.flock(file, fcntl.LOCK_EX)
         claimed[folder.resolve()] = file
+
+
+def release(folder: Path) -> None:
+    """Let others work in a claimed folder."""
+    claimed.pop(folder.resolve()).close()
 
 
 def is_claimed(folder: Path) -> bool:
@@ -110,9 +116,9 @@ def _lock(folder: Path) -> IO[str]:
 
 def close_work(folder: Path, output: Path) -> None:
     """Put a folder whose work is finished in its place."""
-    remove(folder / MADE_OF)
     remove(output)
     folder.rename(output)
+    remove(output / MADE_OF)  # last: a run that is killed before finds its work again
 
 
 @contextmanager

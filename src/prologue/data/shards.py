@@ -4,8 +4,6 @@ A shard holds the images at its places of the chosen order that can be used, so 
 and machines share them out, and a run that was killed goes on with those that are missing.
 """
 
-import errno
-import os
 import shutil
 import signal
 import tarfile
@@ -22,7 +20,7 @@ import numpy as np
 
 from prologue.core.errors import PrologueError
 from prologue.core.files import read_json, remove, replacing, sha256, write_json
-from prologue.core.launch import is_main_process, own_cores, progress, rank, world_size
+from prologue.core.launch import count_from, is_main_process, own_cores, progress, rank, world_size
 from prologue.core.params import DataParams
 from prologue.core.sharing import own_tasks
 from prologue.core.work import close_work, open_work, origin_of, read_origin
@@ -77,7 +75,8 @@ def write_shards(data: DataParams, seed: int, output: Path) -> dict[str, Any]:
         Counts of images, classes and rejected files.
 
     Raises:
-        PrologueError: the source cannot be used, more than data.max_rejected of its files cannot, or the disk is full.
+        PrologueError: the source cannot be used, more than data.max_rejected of its files cannot, or the disk is too
+            small.
     """
     work = output.with_name(f".{output.name}.tmp")
     data = data.model_copy(update={"source": locate(data.source)})
@@ -161,7 +160,8 @@ def _write_own(work: Path, jobs: list[Job], data: DataParams) -> None:
 
 def _written(jobs: list[Job]) -> Iterator[dict[str, Any]]:
     """The reports of shards, as they are written by worker processes (`PROLOGUE_WORKERS`, default: one per core)."""
-    workers = min(int(os.environ.get("PROLOGUE_WORKERS") or own_cores()), len(jobs))
+    given = count_from("PROLOGUE_WORKERS", least=0)
+    workers = min(own_cores() if given is None else given, len(jobs))
     if workers <= 1:
         yield from map(write_shard, jobs)
         return
@@ -181,38 +181,28 @@ def _follow_parent() -> None:
 
 
 def write_shard(job: Job) -> dict[str, Any]:
-    """Write the tar of a job, its index and its report, which is returned.
-
-    Raises PrologueError where the disk is full.
-    """
+    """Write the tar of a job, its index and its report, which is returned."""
     source, listing = _opened(job.kind, job.source, job.work, job.key)
     images = listing.images(job.split, job.number * job.images, (job.number + 1) * job.images)
     rejected: list[dict[str, str]] = []
     index: list[tuple[int, int, int, int]] = []
-    try:
-        with replacing(job.tar) as temporary, temporary.open("wb") as tar:
-            for place, image in enumerate(images, start=job.number * job.images):
-                try:
-                    content, extension = _usable(source, image, job.max_pixels)
-                except Unusable as reason:
-                    rejected.append({"path": image.path, "reason": str(reason)})
-                    continue
-                offset = _add(tar, f"{place:08d}.{extension}", content)
-                index.append((offset, len(content), image.label, zlib.crc32(content)))
-                _add(tar, f"{place:08d}.cls", b"%d" % image.label)
-                _add(tar, f"{place:08d}.txt", image.path.encode("utf-8", "backslashreplace"))
-            tar.write(bytes(2 * tarfile.BLOCKSIZE))  # the end of a tar
-        with replacing(index_path(job.tar)) as temporary, temporary.open("wb") as file:
-            np.save(file, np.array(index, np.int64).reshape(-1, 4))
-        file_name = job.tar.relative_to(job.work).as_posix()
-        report = {"file": file_name, "images": len(index), "sha256": sha256(job.tar), "rejected": rejected}
-        write_json(job.report, report)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise PrologueError(
-            f"the disk is full while writing {job.tar}; finished shards are kept: make room and run the same command"
-        ) from None
+    with replacing(job.tar) as temporary, temporary.open("wb") as tar:
+        for place, image in enumerate(images, start=job.number * job.images):
+            try:
+                content, extension = _usable(source, image, job.max_pixels)
+            except Unusable as reason:
+                rejected.append({"path": image.path, "reason": str(reason)})
+                continue
+            offset = _add(tar, f"{place:08d}.{extension}", content)
+            index.append((offset, len(content), image.label, zlib.crc32(content)))
+            _add(tar, f"{place:08d}.cls", b"%d" % image.label)
+            _add(tar, f"{place:08d}.txt", image.path.encode("utf-8", "backslashreplace"))
+        tar.write(bytes(2 * tarfile.BLOCKSIZE))  # the end of a tar
+    with replacing(index_path(job.tar)) as temporary, temporary.open("wb") as file:
+        np.save(file, np.array(index, np.int64).reshape(-1, 4))
+    file_name = job.tar.relative_to(job.work).as_posix()
+    report = {"file": file_name, "images": len(index), "sha256": sha256(job.tar), "rejected": rejected}
+    write_json(job.report, report)
     return report
 
 
@@ -264,7 +254,7 @@ def _finish(work: Path, kind: str, data: DataParams, output: Path) -> dict[str, 
     """Write the manifest and put the shards in their place; returns the metrics."""
     with Listing(work / LISTING) as listing:
         listed = [{"path": path, "reason": reason} for path, reason in listing.rejected()]
-        usable = listing.one("SELECT COUNT(*) FROM files JOIN classes ON class = name WHERE problem IS NULL")[0]
+        usable = listing.one("SELECT COUNT(*) FROM files WHERE problem IS NULL")[0]  # of all classes, as `listed` are
         classes = listing.names("SELECT name FROM classes ORDER BY label")
         readable = listing.names("SELECT readable FROM classes ORDER BY label")
         images = sum(listing.count(split) for split in SPLITS)

@@ -20,6 +20,7 @@ Pixels = NDArray[np.uint8]
 CROPS = {"center": 1, "flip": 2, "ten": 10}  # views per image of each scheme
 TEN_CROP_SCALE = 281 / 256  # side of the square that the ten crops are cut from, relative to theirs
 AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)  # of a random resized crop: share of the image, width / height
+TURNED = 5  # orientations from this one on exchange width and height
 ATTEMPTS = 10  # to draw one that lies within the image
 
 
@@ -68,8 +69,8 @@ def _fast_crop(data: bytes, size: int, augment: AugmentParams, rng: np.random.Ge
     from torchvision.transforms.v2 import InterpolationMode  # takes seconds to load, and the exact way does without
     from torchvision.transforms.v2 import functional as F
 
-    pixels = _decode_fast(data)
-    crop = _draw_crop(pixels.shape[2], pixels.shape[1], size, augment, rng)
+    pixels, width, height = _decode_fast(data, round(augment.max_scale * size))
+    crop = _draw_crop(width, height, size, augment, rng)
     pixels = F.resize(pixels, [crop.height, crop.width], InterpolationMode.BICUBIC, antialias=True)
     cut = pixels[:, crop.top : crop.top + size, crop.left : crop.left + size]
     return cut.flip(-1) if crop.flip else cut
@@ -78,26 +79,41 @@ def _fast_crop(data: bytes, size: int, augment: AugmentParams, rng: np.random.Ge
 EXACT_OR_FAST = {"exact": _exact_crop, "fast": _fast_crop}
 
 
-def _decode_fast(data: bytes) -> Tensor:
-    """Pixels of an image file, upright RGB uint8 (3, H, W): plain JPEGs by torchvision, all else by Pillow."""
+def _decode_fast(data: bytes, side: int) -> tuple[Tensor, int, int]:
+    """Pixels of an image file, upright RGB uint8 (3, H, W), and the width and height of the whole image.
+
+    Plain JPEGs by torchvision, all else by Pillow, and so JPEGs whose shorter side is four times `side` px or more:
+    these are decoded at a half, a quarter or an eighth of their size, never to less than twice `side`.
+    """
+    image = open_image(data)
+    whole = image.size
+    is_jpeg = image.format in ("JPEG", "MPO")
+    if is_jpeg and min(whole) >= 4 * side:
+        image.draft(image.mode, (2 * side, 2 * side))
+    elif image.format == "JPEG" and image.mode in ("RGB", "L"):
+        pixels = _decoded_by_torchvision(data)
+        if pixels is not None and pixels.shape[1:] == (image.height, image.width):
+            upright = _upright(pixels, orientation(image))
+            return upright, upright.shape[2], upright.shape[1]
+    pixels = torch.from_numpy(np.array(to_rgb(image))).permute(2, 0, 1)
+    width, height = whole[::-1] if orientation(image) >= TURNED else whole
+    return pixels, width, height
+
+
+def _decoded_by_torchvision(data: bytes) -> Tensor | None:
+    """Pixels of a JPEG as its file has them; None where torchvision is stricter than Pillow with what editors write."""
     from torchvision.io import ImageReadMode, decode_jpeg
 
-    image = open_image(data)
-    if image.format == "JPEG" and image.mode in ("RGB", "L"):
-        encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        try:
-            pixels = decode_jpeg(encoded, mode=ImageReadMode.RGB)
-        except RuntimeError:  # it is stricter than Pillow with what editors write
-            pass
-        else:
-            if pixels.shape[1:] == (image.height, image.width):
-                return _upright(pixels, orientation(image))
-    return torch.from_numpy(np.array(to_rgb(image))).permute(2, 0, 1)
+    try:
+        pixels: Tensor = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
+    except RuntimeError:
+        return None
+    return pixels
 
 
 def _upright(pixels: Tensor, turn: int) -> Tensor:
     """Pixels (3, H, W) turned as `to_rgb` turns an image of this orientation."""
-    if turn >= 5:
+    if turn >= TURNED:
         pixels = pixels.transpose(1, 2)
     mirrored = [dim for dim, turns in ((1, (3, 4, 7, 8)), (2, (2, 3, 6, 7))) if turn in turns]
     return pixels.flip(mirrored) if mirrored else pixels

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from platformdirs import user_cache_path
+from safetensors import SafetensorError
 
 from prologue.core.errors import PrologueError
 from prologue.core.files import read_json, sha256
-from prologue.core.npz import array_names
+from prologue.core.npz import DAMAGED, array_names
 from prologue.core.runtime import start_accelerator
 from prologue.core.work import origin_of
 from prologue.evaluation.features import extract
@@ -150,7 +152,7 @@ def _given_statistics(path: Path) -> Statistics | None:
             if not {"mu", "sigma"} <= set(content.files):
                 return None
             return Statistics(content["mu"].astype(np.float64), content["sigma"].astype(np.float64))
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         raise PrologueError(f"{path} is no npz of images or statistics ({error})") from None
 
 
@@ -159,7 +161,7 @@ def _measured_once(path: Path, network: Extractor, size: int | None, batch: int,
     images = _open(path, size)
     identity = {**network.protocol, "content": content_hash(path), "size": size}
     folder = user_cache_path("prologue") / "references" / origin_of(identity, [], __file__).key
-    if not (folder / PROTOCOL).is_file():
+    if not all(gather_object([(folder / PROTOCOL).is_file()])):  # machines may not share the cache
         measured = measure_reference(network, images, batch, identity, accelerator)
         if accelerator.is_main_process:
             measured.protocol["image_size"] = images.side  # of a folder it is known once its files are read
@@ -167,7 +169,7 @@ def _measured_once(path: Path, network: Extractor, size: int | None, batch: int,
                 _warn(images)
             try:
                 save_reference(folder, measured)
-            except OSError as error:
+            except (OSError, SafetensorError) as error:  # another command may write the same
                 print(
                     f"warning: {folder} cannot be written, so it is measured again next time: {error}", file=sys.stderr
                 )

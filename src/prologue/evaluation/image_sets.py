@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prologue.core.errors import PrologueError
-from prologue.core.npz import array_names, opened_array
+from prologue.core.npz import DAMAGED, array_names, opened_array
 from prologue.data.images import ImageShards
 from prologue.data.loader import view_batches
 from prologue.data.order import evenly_spaced
@@ -87,7 +87,7 @@ class NpzImages:
         try:
             with opened_array(path, IMAGES_KEY) as (_, header):
                 self.shape = header.shape
-        except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
+        except DAMAGED as error:
             raise PrologueError(f"{path} is no npz of samples ({error}){_content(path)}") from None
         if header.dtype != np.uint8:
             raise PrologueError(f"{path}: {IMAGES_KEY} is {header.dtype}, but images are uint8 from 0 to 255")
@@ -116,5 +116,5 @@ class NpzImages:
                         file.seek(header.offset + int(position) * size)
                         images.append(np.frombuffer(file.read(size), np.uint8).reshape(self.shape[1:]))
                     yield torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
-        except (OSError, zipfile.BadZipFile, ValueError) as error:
+        except DAMAGED as error:
             raise PrologueError(f"{self.path} is damaged ({error})") from None

@@ -18,7 +18,7 @@ from prologue.core.params import GuidedRunParams, Params, PlainRunParams
 from prologue.core.precision import settle
 from prologue.core.runtime import start_accelerator
 from prologue.core.systems import with_setting
-from prologue.core.work import Origin, open_work, origin_of, work_root
+from prologue.core.work import Origin, claim, open_work, origin_of, release, work_root
 from prologue.evaluation.features import Features, extract
 from prologue.evaluation.generation import distance_to, score
 from prologue.evaluation.image_sets import ArrayImages
@@ -135,13 +135,19 @@ class _Tries:
     def _features(self, origin: Origin, sampler: TokenSampler) -> Features:
         """Features of a try's samples, from the work directory where they were measured before."""
         folder, accelerator = work_root() / "sweep" / origin.key, self.accelerator
-        path = folder / "features.safetensors"
-        if path.is_file():
-            tensors = load_file(path)
-            return Features(tensors["pool"], tensors["logits"], bool(tensors["coloured"]))
         if accelerator.is_main_process:
+            claim(folder)  # rows of a study may share the model
             open_work(folder, origin)
         accelerator.wait_for_everyone()
+        path = folder / "features.safetensors"
+        features = _saved(path) if path.is_file() else self._drawn(sampler, path)
+        if accelerator.is_main_process:
+            release(folder)
+        return features
+
+    def _drawn(self, sampler: TokenSampler, path: Path) -> Features:
+        """Features of samples that are drawn beside their file `path`, which is written."""
+        accelerator, folder = self.accelerator, path.parent
         seed = (self.params.seed, TUNING)
         images, _ = sample_images(sampler, self.tokenizer, self.labels, seed, folder / "images.npy", accelerator)
         features = extract(self.extractor, ArrayImages(images), self.params.evaluation.batch, accelerator)
@@ -152,6 +158,11 @@ class _Tries:
                 remove(leftover)
         accelerator.wait_for_everyone()
         return features
+
+
+def _saved(path: Path) -> Features:
+    tensors = load_file(path)
+    return Features(tensors["pool"], tensors["logits"], bool(tensors["coloured"]))
 
 
 def with_run(sampler: TokenSampler, run: Run) -> TokenSampler:

@@ -1,5 +1,6 @@
 """Figures of studies: bars by row, ratios to the baseline, lines over a param, guidance sweeps in one chart."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import fill
@@ -12,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from prologue.figures.style import BLUE, INK, save, styled
+from prologue.measures.registry import NAMED
 from prologue.measures.seeds import Contrast
 
 MARKERS = "osD^vPX*"  # a shape of its own for each line, beside its colour
@@ -189,12 +191,13 @@ def _lines(panel: Axes, chart: Chart, key: str, points: list[Point]) -> list[str
 
 
 def _sweeps(panel: Axes, chart: Chart, key: str, points: list[Point]) -> list[str]:
-    """A line per row over the swept setting; `key` is a column of the sweep, or what it begins with."""
+    """A line per row over the swept setting of a metric of the run with guidance."""
     told = []
     for number, point in enumerate(points):
         if point.sweep is None:
             continue
-        axis, column = point.sweep.columns[0], next(name for name in point.sweep.columns if name.startswith(key))
+        axis = point.sweep.columns[0]
+        column = next(name for name in point.sweep.columns if re.fullmatch(NAMED[key].key, f"cfg.{name}"))
         table = point.sweep.sort_values(axis)
         panel.plot(table[axis], table[column], label=point.label, **_look(number))
         panel.set_xlabel(axis)

@@ -1,5 +1,6 @@
 """The model card of an exported folder, filled from what the run recorded; nothing in it is made up."""
 
+import shlex
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -64,6 +65,7 @@ def model_card(generator: Generator, dtype: torch.dtype, name: str, figures: lis
         licence_of_weights="the MIT licence" if mit else "the terms of whoever publishes them, which are not recorded",
         image_size=config.image_size,
         classes=generator.classes,
+        class_in_shell=shlex.quote(generator.classes[0]),
         prologue_tokens=generator.ar.vocabulary.prologue_tokens,
         prologue_codebook=generator.ar.vocabulary.prologue_codebook,
         visual_tokens=generator.ar.vocabulary.visual_tokens,

@@ -1,7 +1,6 @@
 """Photos in, pictures and ids out: the files of the commands that use a generator."""
 
-import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,19 @@ from torch import Tensor
 
 from prologue.core.errors import PrologueError
 from prologue.core.files import check_replaceable, check_writable, replacing
+from prologue.core.npz import DAMAGED
 from prologue.core.recipe import Recipe, recipe_array, save_picture
 from prologue.data.images import open_image, to_rgb
 from prologue.data.sources.base import Unusable
+from prologue.data.sources.folder import FolderSource
+from prologue.data.sources.images import image_files
 from prologue.data.transforms import center_crop
 from prologue.data.verify import check_image, check_size
 from prologue.models.tokenizer import Tokenizer, Tokens
 from prologue.sampling.images import Pixels
 
 MAX_PIXELS = 100_000_000  # of a photo; larger ones are refused as decompression bombs
+BATCH = 256  # photos in memory at once
 PICTURES = (".png", ".webp")
 WEBP_SIDE = 16383  # px
 
@@ -33,24 +36,29 @@ def read_photo(content: bytes, size: int) -> Tensor:
     return torch.from_numpy(center_crop(to_rgb(open_image(content)), size).copy()).permute(2, 0, 1)
 
 
-def read_photos(paths: list[Path], size: int) -> Tensor:
-    """Image files, or all of those in folders, by name: uint8 (N, 3, size, size).
+def read_photos(paths: list[Path], size: int) -> Iterator[Tensor]:
+    """Image files in batches, in their order: uint8 (B, 3, size, size).
 
     Raises PrologueError naming a file that cannot be used.
     """
-    return torch.stack([_read(path, size) for path in paths])
+    for start in range(0, len(paths), BATCH):
+        yield torch.stack([_read(path, size) for path in paths[start : start + BATCH]])
 
 
 def photo_paths(given: list[Path]) -> list[Path]:
-    """The image files among paths, where a folder stands for the files in it. Raises PrologueError where none is."""
+    """The image files among paths, where a folder stands for all images below it.
+
+    Raises PrologueError where none is.
+    """
     found: list[Path] = []
     for path in given:
         if path.is_dir():
-            found += sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+            images, _ = image_files(FolderSource(path))
+            found += sorted(path / image.path for image in images)
         else:
             found.append(path)
     if not found:
-        raise PrologueError(f"{', '.join(map(str, given))}: no files there")
+        raise PrologueError(f"{', '.join(map(str, given))}: no images there")
     return found
 
 
@@ -121,7 +129,7 @@ def read_ids(path: Path, tokenizer: Tokenizer) -> tuple[Tokens, list[str]]:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         visual = arrays["visual"]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+    except DAMAGED as error:
         raise PrologueError(f"{path} holds no ids, which `prologue encode` writes: {error}") from None
     config = tokenizer.config
     _check_ids(path, "visual", visual, config.visual_tokens, config.tokenizer.codebook)

@@ -16,7 +16,7 @@ from prologue.core.recipe import Recipe
 from prologue.core.runtime import start_accelerator
 from prologue.core.systems import with_setting
 from prologue.models.ar import ARModel
-from prologue.models.tokenizer import Tokenizer, Tokens
+from prologue.models.tokenizer import Tokenizer, Tokens, join_tokens
 from prologue.models.weights import weights_sha256
 from prologue.sampling.generation import Seed, TokenSampler
 from prologue.sampling.images import DTYPES, Pixels, choices_of, decode, guidance_of
@@ -81,6 +81,16 @@ class Generator:
         size = self.tokenizer.config.image_size
         return size, size, 3
 
+    def classes_in(self, text: str) -> list[str]:
+        """The classes that a text names, divided by commas, which may also be part of a class's own name."""
+        parts, names = text.split(","), []
+        while parts:
+            joined = {count: ",".join(parts[:count]).strip() for count in range(len(parts), 0, -1)}
+            count = next((count for count, name in joined.items() if name in self.classes), 1)
+            names.append(joined[count])
+            parts = parts[count:]
+        return names
+
     def labels_of(self, names: list[str]) -> list[int]:
         """Labels of classes by name. Raises PrologueError for a name that is none, with the nearest."""
         for name in names:
@@ -128,9 +138,7 @@ class Generator:
 
     def encode(self, images: Tensor) -> Tokens:
         """Ids of images uint8 (B, 3, H, W), any number."""
-        parts = [self.tokenizer.encode(part.to(self.device)) for part in images.split(BATCH)]
-        prologues = [part.prologue for part in parts if part.prologue is not None]
-        return Tokens(torch.cat(prologues) if prologues else None, torch.cat([part.visual for part in parts]))
+        return join_tokens([self.tokenizer.encode(part.to(self.device)) for part in images.split(BATCH)])
 
     def prologue_of(self, images: Tensor) -> Tensor:
         """Prologue ids (B, Np) of images uint8 (B, 3, H, W). Raises PrologueError where the model has no prologue."""

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from prologue.core.errors import PrologueError
+from prologue.core.params import SSIM_WINDOW
 from prologue.core.runtime import in_float64
 
-WINDOW, SIGMA = 11, 1.5  # of SSIM, px
+SIGMA = 1.5  # of SSIM's window, px
 
 
 def image_psnr(images: Tensor, originals: Tensor) -> Tensor:
@@ -23,10 +23,8 @@ def image_ssim(images: Tensor, originals: Tensor) -> Tensor:
 
     Gaussian window of 11 px and sigma 1.5, where it lies fully inside, population variances, mean over RGB.
     """
-    if min(images.shape[2:]) < WINDOW:
-        raise PrologueError(f"SSIM needs images of at least {WINDOW} px: raise data.image_size")
     x, y = in_float64(images), in_float64(originals)
-    offsets = torch.arange(WINDOW, device=x.device, dtype=torch.float64) - WINDOW // 2
+    offsets = torch.arange(SSIM_WINDOW, device=x.device, dtype=torch.float64) - SSIM_WINDOW // 2
     window = torch.exp(-(offsets**2) / (2 * SIGMA**2))
     window = window / window.sum()
 

@@ -29,6 +29,12 @@ class Tokens(NamedTuple):
         return own | {"visual": self.visual}
 
 
+def join_tokens(parts: list[Tokens]) -> Tokens:
+    """The ids of several batches as one."""
+    prologues = [part.prologue for part in parts if part.prologue is not None]
+    return Tokens(torch.cat(prologues) if prologues else None, torch.cat([part.visual for part in parts]))
+
+
 class EncoderFeatures(NamedTuple):
     """Encoder outputs before the quantizers: visual (B, Nv, dim), prologue (B, Np, dim) or None."""
 

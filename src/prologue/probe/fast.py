@@ -32,11 +32,10 @@ def run_fast_probe(params: Params, attached: Path, shards: Path, curves: Path) -
         images = ImageShards(shards, split)
         means[split] = split_means(tokenizer, images, params, accelerator)
         labels[split] = torch.from_numpy(np.asarray(images.labels))
-    measured = {
-        part: accuracies(classify(rows, labels["train"], means["val"][part]), labels["val"])
-        for part, rows in means["train"].items()
-    }
-    if accelerator.is_main_process:
+    measured = {}
+    if accelerator.is_main_process:  # alone: every process has all features
+        for part, rows in means["train"].items():
+            measured[part] = accuracies(classify(rows, labels["train"], means["val"][part]), labels["val"])
         write_no_curves(curves)
     accelerator.wait_for_everyone()
     counts = {f"{split}_images": len(labels[split]) for split in splits}

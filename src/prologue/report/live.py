@@ -3,7 +3,10 @@
 import base64
 import html
 import time
+from contextlib import suppress
 from pathlib import Path
+
+from pandas.errors import EmptyDataError
 
 from prologue.core.errors import PrologueError
 from prologue.core.files import replacing
@@ -24,7 +27,8 @@ def watch(seconds: int) -> None:
     try:
         while True:
             time.sleep(seconds)
-            write_page(seconds)
+            with suppress(OSError, PrologueError, EmptyDataError):  # a training begins or resumes: the page stays
+                write_page(seconds)
     except KeyboardInterrupt:
         print()
 

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor
 
+from prologue.core.errors import PrologueError
 from prologue.core.launch import progress
 from prologue.core.params import GuidedRunParams, PlainRunParams, SamplingParams
 from prologue.core.sharing import own_tasks
@@ -69,8 +70,10 @@ def sample_images(
 
     Processes take turns with the blocks. Images that a killed run had drawn are found again, whatever its blocks were.
     Returns the file's memory map, and how many images this run had to draw.
+
+    Raises PrologueError where images are missing when all have drawn.
     """
-    size, block = tokenizer.config.image_size, sampler.block
+    size, block = tokenizer.config.image_size, _smallest_block(sampler.block, accelerator)
     done_path = path.with_suffix(".done.npy")
     if accelerator.is_main_process and not done_path.is_file():
         np.lib.format.open_memmap(path, "w+", np.uint8, (len(labels), size, size, 3)).flush()
@@ -87,7 +90,18 @@ def sample_images(
         _write_rows(path, start, decode(tokenizer, sampler.sample(classes, seeds).visual))
         _write_rows(done_path, start, np.ones(len(indices), np.bool_))
     accelerator.wait_for_everyone()
+    if missing := int((~np.load(done_path)).sum()):
+        raise PrologueError(f"{missing} of the {len(labels)} images of {path} were not drawn; run it again")
     return np.load(path, mmap_mode="r"), sum(min(block, len(labels) - start) for start in starts)
+
+
+def _smallest_block(block: int, accelerator: Accelerator) -> int:
+    """The smallest block of any process: all must cut the images alike, and their GPUs may have unlike memory."""
+    if accelerator.num_processes == 1:
+        return block
+    blocks = accelerator.gather(torch.tensor([block], device=accelerator.device))
+    assert isinstance(blocks, Tensor)
+    return int(blocks.min())
 
 
 def _write_rows(path: Path, start: int, rows: NDArray[Any]) -> None:

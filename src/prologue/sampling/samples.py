@@ -80,6 +80,7 @@ def balanced_labels(names: list[str], wanted: list[str | int] | None, images: in
 
 def _write_files(folder: Path, images: NDArray[np.uint8], kind: Literal["none", "png", "webp"], recipe: Recipe) -> None:
     """Write each image as FOLDER/NNNNNN.png or .webp (lossless) with its recipe, where files are wanted."""
+    remove(folder)  # of a run that was killed, and may have wanted others
     if kind == "none":
         return
     folder.mkdir(exist_ok=True)

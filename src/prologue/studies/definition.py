@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
 from ruamel.yaml.error import YAMLError
 
 from prologue.core.dotted import flat
@@ -36,6 +36,7 @@ from prologue.figures.studies import Chart, Kind
 from prologue.studies.columns import KNOWN, metrics_of
 
 STUDIES = Path("studies")
+SWEPT = ("gfd", "is")  # what the stage sweep measures, with guidance
 SMALL = ("small_third", "small", "small_triple")  # one size, at three lengths of training
 SCALES: dict[str, list[str]] = {
     "smoke": ["smoke"],
@@ -83,14 +84,17 @@ class StudyDefinition(Section):
     rows: list[RowDefinition]
     figures: list[FigureDefinition] = Field(default_factory=list)
 
-    @field_validator("columns")
-    @classmethod
-    def known(cls, columns: list[str]) -> list[str]:
-        """Refuse columns that nothing measures."""
-        unknown = sorted(set(columns) - set(KNOWN))
-        if unknown:
+    @model_validator(mode="after")
+    def known(self) -> "StudyDefinition":
+        """Refuse columns, values of the paper and figures of what nothing measures."""
+        asked = {*self.columns, *(key for row in self.rows for key in row.paper)}
+        asked |= {key for figure in self.figures for key in figure.y}
+        if unknown := sorted(asked - set(KNOWN)):
             raise ValueError(f"nothing measures {', '.join(unknown)}; known: {', '.join(KNOWN)}")
-        return columns
+        for figure in self.figures:
+            if figure.kind == "sweep" and (others := sorted(set(figure.y) - set(SWEPT))):
+                raise ValueError(f"figures: a sweep measures {' and '.join(SWEPT)}, not {', '.join(others)}")
+        return self
 
     @model_validator(mode="after")
     def has_its_baseline(self) -> "StudyDefinition":
@@ -144,7 +148,8 @@ def rows_at(study: StudyDefinition, name: str, scale: str) -> list[StudyRow]:
     """The rows of a study at a scale, the first seed of all before the second.
 
     Raises:
-        PrologueError: the scale is unknown, no row exists at it, two have one label, or the baseline is none of them.
+        PrologueError: the scale is unknown, no row exists at it, two have one label, the baseline is none of them, or
+            a figure is over what is no param.
         ParamsError: params.yaml with a row's overrides would be refused.
     """
     if scale not in SCALES:
@@ -165,6 +170,10 @@ def rows_at(study: StudyDefinition, name: str, scale: str) -> list[StudyRow]:
         raise PrologueError(
             f"study {name}: no row has the baseline's label {study.baseline}; known: {', '.join(labels)}"
         )
+    params = flat(rows[0].params.model_dump(mode="json"))
+    axes = [figure.x for figure in study.figures if figure.kind == "lines" and figure.x not in params]
+    if unknown := [axis for axis in axes if axis not in KNOWN]:
+        raise PrologueError(f"study {name}: figures: x: {unknown[0]!r} is neither a param nor measured")
     return rows
 
 

@@ -17,7 +17,6 @@ from prologue.core.errors import PrologueError
 from prologue.core.files import parse_yaml
 from prologue.core.slots import SLOTS
 from prologue.core.variants import experiment_flags, override
-from prologue.core.work import work_root
 from prologue.measures.registry import STAGES
 from prologue.studies.definition import StudyRow
 from prologue.studies.forecast import is_current
@@ -169,7 +168,6 @@ def _dvc(*words: str, environment: Mapping[str, str] | None = None) -> str:
     own = os.environ | {
         "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": "src",  # an experiment runs in a folder of its own, with its own copy of the code
-        "PROLOGUE_WORK": str(work_root().resolve()),
     }
     own.pop("PROLOGUE_RESUME", None)  # it is of one run, and a study has many
     with tempfile.TemporaryFile("w+") as output:  # a pipe would stay open as long as the workers that DVC starts

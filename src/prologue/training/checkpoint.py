@@ -43,9 +43,10 @@ class TrainingState:
     def megabytes(self) -> dict[str, float]:
         """Memory of the weights, the EMA (modules named 'ema') and the optimizers, in 10^6 bytes."""
         sizes = {"weights": 0, "ema": 0, "optimizers": 0}
-        for name, tensor in module_tensors(self).items():
-            sizes["ema" if name.startswith("ema/") else "weights"] += tensor.nbytes
-        sizes["optimizers"] = sum(tensor.nbytes for tensor in _optimizer_tensors(self).values())
+        for name, module in self.modules.items():
+            sizes["ema" if name == "ema" else "weights"] += sum(value.nbytes for value in module.state_dict().values())
+        moments = (own for optimizer in self.optimizers.values() for own in optimizer.state.values())
+        sizes["optimizers"] = sum(value.nbytes for own in moments for value in own.values())
         return {name: round(size / 1e6, 1) for name, size in sizes.items()}
 
 
@@ -63,6 +64,8 @@ class Checkpoints:
         if is_main_process():
             claim(self.folder)
             open_work(self.folder, origin)
+            for unfinished in self.folder.glob(".step_*.tmp"):  # of a run that was killed while it saved
+                remove(unfinished)
         self.opened = time.monotonic()
         self.waited = self.opened - created  # for another launch of this work, whose seconds are `earlier` ones
 
@@ -79,6 +82,7 @@ class Checkpoints:
             seconds = self.earlier + time.monotonic() - self.opened
             note = {"step": step, "seconds": round(seconds, 1), "sha256": hashes, "adopted": self.adopted}
             write_json(temporary / NOTE, note | {"recent": self.recent})
+        (self.folder / FINISHED).unlink(missing_ok=True)  # it was, and its last checkpoint is damaged
         kept = [done for done in steps_of(self.folder) if done <= step][-self.keep :]
         for other in set(steps_of(self.folder)) - set(kept):  # a later one is damaged
             remove(self._path(other))

@@ -12,6 +12,7 @@ from accelerate.utils import compile_regions
 from torch import nn
 
 from prologue.core.errors import PrologueError
+from prologue.core.launch import count_from
 from prologue.models.transformer import Transformer
 
 
@@ -38,7 +39,7 @@ def micro_batches(size: int, models: list[nn.Module], accelerator: Accelerator) 
     Raises:
         PrologueError: the micro-batch does not divide the samples.
     """
-    micro = int(os.environ.get("PROLOGUE_MICRO_BATCH") or size)
+    micro = count_from("PROLOGUE_MICRO_BATCH") or size
     if size % micro:
         raise PrologueError(f"PROLOGUE_MICRO_BATCH={micro} does not divide the {size} samples of each process and step")
     for start in range(0, size - micro, micro):
