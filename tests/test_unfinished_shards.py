@@ -16,6 +16,7 @@ from preloaded import Preloaded
 from waiting import wait_until
 
 from prologue.core.errors import PrologueError
+from prologue.core.files import read_json, write_json
 from prologue.data import shards as shards_module
 from prologue.data.shards import write_shards
 
@@ -36,8 +37,12 @@ def test_a_killed_run_goes_on_with_the_missing_shards(tmp_path: Path, monkeypatc
         with pytest.raises(KeyboardInterrupt):
             write_shards(params(source), 0, tmp_path / "o")
     assert not (tmp_path / "o").exists()
+    sessions = tmp_path / ".o.tmp" / "sessions.json"
+    note = read_json(sessions)
+    assert note["earlier"] == 0
+    write_json(sessions, {"began": note["began"] - 100, "earlier": 7.0})  # a second session, of 100 seconds
     written = record_calls(monkeypatch, shards_module, "write_shard")
-    write_shards(params(source), 0, tmp_path / "o")
+    assert 107 <= write_shards(params(source), 0, tmp_path / "o")["earlier_seconds"] < 150
     assert len(written) == 8 - 3  # ten images of each split, three to a shard
     assert tree(tmp_path / "o") == tree(tmp_path / "whole")
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -18,7 +19,7 @@ from prologue.core.files import read_json, remove, sha256, write_json
 from prologue.core.launch import is_main_process
 from prologue.core.project import project_folder
 
-MADE_OF = "made_of.json"  # the origin of a folder, in it
+MADE_OF, SESSIONS = "made_of.json", "sessions.json"  # in a folder: its origin, and when runs worked in it
 claimed: dict[Path, IO[str]] = {}  # folders of this process, and the files whose locks it holds till it ends
 
 
@@ -75,6 +76,22 @@ def open_work(folder: Path, origin: Origin) -> None:
         write_json(folder / MADE_OF, asdict(origin))
 
 
+def note_session(folder: Path) -> None:
+    """Note that a session begins, and the seconds of earlier ones, each to the last file that it wrote."""
+    path, earlier = folder / SESSIONS, 0.0
+    if path.is_file():
+        note = read_json(path)
+        written = (file.stat().st_mtime for file in folder.rglob("*") if file.is_file())
+        earlier = note["earlier"] + max(0.0, max(written) - note["began"])
+    write_json(path, {"began": time.time(), "earlier": round(earlier, 1)})
+
+
+def earlier_sessions(folder: Path) -> dict[str, float]:
+    """The metric `earlier_seconds` of a folder of unfinished work that this run goes on from; nothing of a new one."""
+    seconds: float = read_json(folder / SESSIONS)["earlier"]
+    return {"earlier_seconds": seconds} if seconds else {}
+
+
 def read_origin(folder: Path) -> Origin | None:
     """The origin of a folder of unfinished work; None where it tells none that can be read."""
     try:
@@ -118,7 +135,8 @@ def close_work(folder: Path, output: Path) -> None:
     """Put a folder whose work is finished in its place."""
     remove(output)
     folder.rename(output)
-    remove(output / MADE_OF)  # last: a run that is killed before finds its work again
+    for note in (MADE_OF, SESSIONS):  # last: a run that is killed before finds its work again
+        remove(output / note)
 
 
 @contextmanager
@@ -131,6 +149,7 @@ def building(output: Path, origin: Origin, wait: Callable[[], None]) -> Iterator
     wait()
     if is_main_process():
         open_work(folder, origin)
+        note_session(folder)
     wait()
     yield folder
     wait()

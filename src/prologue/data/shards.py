@@ -23,7 +23,7 @@ from prologue.core.files import read_json, remove, replacing, sha256, write_json
 from prologue.core.launch import count_from, is_main_process, own_cores, progress, rank, world_size
 from prologue.core.params import DataParams
 from prologue.core.sharing import own_tasks
-from prologue.core.work import close_work, open_work, origin_of, read_origin
+from prologue.core.work import close_work, earlier_sessions, note_session, open_work, origin_of, read_origin
 from prologue.data.fingerprint import fingerprint, locate
 from prologue.data.found import print_found, what_was_found
 from prologue.data.images import MANIFEST, MANIFEST_FORMAT, index_path
@@ -115,6 +115,7 @@ def _prepare(work: Path, kind: str, data: DataParams, seed: int) -> None:
         settings = data.model_dump(exclude={"source", "hash_content", "image_size", "max_rejected"})
         files = fingerprint(data.model_copy(update={"hash_content": False}))  # the stage `source` has read the content
         open_work(work, origin_of(settings | {"seed": seed, "files": files}, [], __file__))
+        note_session(work)
         _require_space(work, listing)
     made.replace(work / LISTING)
     for split in SPLITS:
@@ -274,6 +275,7 @@ def _finish(work: Path, kind: str, data: DataParams, output: Path) -> dict[str, 
     _require_all_classes(manifest, data)
     write_json(work / MANIFEST, manifest)
     empty = [work / report["file"] for split in SPLITS for report in reports[split] if not report["images"]]
+    earlier = earlier_sessions(work)
     leftovers = [work / LISTING, *work.glob("*/*.json"), *empty, *map(index_path, empty)]
     for leftover in leftovers:
         remove(leftover)
@@ -284,6 +286,7 @@ def _finish(work: Path, kind: str, data: DataParams, output: Path) -> dict[str, 
         **{split: {"images": manifest[split]["images"]} for split in SPLITS},
         "classes": len(classes),
         "rejected": {"count": len(rejected), "share": len(rejected) / (images + len(listed))},
+        **earlier,
     }
 
 

@@ -15,6 +15,7 @@ from prologue.core.precision import settle
 from prologue.core.recipe import Origin, Recipe, recipe_array, save_picture
 from prologue.core.runtime import start_accelerator
 from prologue.core.systems import trains_stage2
+from prologue.core.work import earlier_sessions
 from prologue.data.images import ImageShards
 from prologue.data.loader import view_batches
 from prologue.figures.samples import COLUMNS, class_grid, held_grid, swapped_grid, table_grid
@@ -75,6 +76,7 @@ def make_samples(
                 real, rows = ImageShards(shards, "val"), params.sampling.rows
                 pictures |= _prologue_pictures(samplers["cfg"], tokenizer, names, real, rows, params.seed)
             _write_pictures(pictures, figures, recipe)
+        earlier = earlier_sessions(folder)
     counts = np.bincount(labels, minlength=len(names))
     return {
         "images": len(labels),
@@ -86,6 +88,7 @@ def make_samples(
         "watermark_strength": params.sampling.watermark.strength,
         "adopted": adopted,
         "precision": params.sampling.precision,
+        **earlier,
     }
 
 

@@ -14,7 +14,7 @@ from prologue.core.params import Params
 from prologue.core.runtime import start_accelerator
 from prologue.core.sharing import own_tasks
 from prologue.core.systems import trains_stage2
-from prologue.core.work import building, origin_of
+from prologue.core.work import building, earlier_sessions, origin_of
 from prologue.data.images import MANIFEST, ImageShards
 from prologue.data.loader import Batch, view_batches
 from prologue.data.transforms import CROPS
@@ -36,7 +36,7 @@ def write_tokens(params: Params, tokenizer_folder: Path, shards: Path, output: P
     if not trains_stage2(params):
         del schemes["train"]
     origin = origin_of({"views": schemes, "image_size": params.data.image_size}, inputs, __file__)
-    counts = {}
+    counts: dict[str, Any] = {}
     with building(output, origin, accelerator.wait_for_everyone) as folder:
         for split, scheme in schemes.items():
             images = ImageShards(shards, split)
@@ -51,7 +51,8 @@ def write_tokens(params: Params, tokenizer_folder: Path, shards: Path, output: P
             vocabulary = tokenizer.vocabulary(len(images.classes)).model_dump()
             manifest = {"classes": images.class_names, "counts": counts, "vocabulary": vocabulary}
             write_json(folder / "manifest.json", manifest)
-    return counts
+        earlier = earlier_sessions(folder)
+    return counts | earlier
 
 
 def _write_shard(
