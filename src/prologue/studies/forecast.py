@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterator
-from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from dvc.utils import dict_sha256
 from prologue.core.dotted import value_at
 from prologue.core.errors import PrologueError
 from prologue.core.files import json_text, read_yaml
+from prologue.core.params import DataParams
 from prologue.core.params_file import validate
 from prologue.data.fingerprint import fingerprint
 from prologue.pipeline.plan import plan_files
@@ -90,9 +91,21 @@ def _hashes_made_here(values: Values) -> Hashes:
     """Of the plan and of the source; without the source where it is not on this machine."""
     params = validate(values, "params.yaml")
     files = {PLAN / name: content for name, content in plan_files(params, SCRIPTS).items()}
-    with suppress(PrologueError):
-        files[SOURCE] = json_text(fingerprint(params.data))
+    if (source := _source(params.data.model_dump_json())) is not None:
+        files[SOURCE] = source
     return {path.as_posix(): hashlib.md5(content.encode()).hexdigest() for path, content in files.items()}
+
+
+@cache
+def _source(data: str) -> str | None:
+    """What the stage `source` writes for such params of data, looked at once: a million files take their time.
+
+    None where the source is not on this machine.
+    """
+    try:
+        return json_text(fingerprint(DataParams.model_validate_json(data)))
+    except PrologueError:
+        return None
 
 
 def _identity(stage: PipelineStage, values: Values, hashes: Hashes) -> dict[str, Any] | None:
