@@ -43,6 +43,7 @@ def run(given: argparse.Namespace) -> None:
     params = apply_overrides(load_variants(given.names)) if given.names else load_params()
     classes = given.classes or _classes_here()
     described = describe(params, classes)
+    memory = _memory(params, classes, given.gpus) if given.gpus else None
     table = Table("part", "layers x dim", "parameters", "paper's label", "GFLOPs per image")
     for part in described.parts:
         size = f"{part.size.layers} x {part.size.dim}" if part.size else ""
@@ -63,12 +64,17 @@ def run(given: argparse.Namespace) -> None:
     flops = {part.name: part.flops / 1e9 for part in described.parts}
     console.print(f"Sampling with guidance: {2 * flops['AR'] + flops['decoder']:.3g} GFLOPs per image")
     console.print("Parameters include embeddings and codebooks. FLOPs: one forward pass, two per multiply-add.")
-    if given.gpus:
-        _print_memory(console, params, classes, given.gpus)
+    if memory:
+        console.print(memory)
+        console.print(
+            "An estimate. State: weights, gradients, moments, EMA, frozen networks. Fits: the largest micro-batch, set "
+            "by PROLOGUE_MICRO_BATCH, that divides a GPU's images. Behind the strokes: with PROLOGUE_RECOMPUTE=1, "
+            "which keeps less and computes a third more."
+        )
 
 
-def _print_memory(console: Console, params: "Params", classes: int, gpus: int) -> None:
-    """Print what each GPU needs, and the micro-batches that fit."""
+def _memory(params: "Params", classes: int, gpus: int) -> Table:
+    """What each GPU needs, and the micro-batches that fit. Raises PrologueError where GPUs do not divide a batch."""
     from prologue.pipeline.memory import CARDS, estimate
 
     fits = [f"fits {card} GB" for card in CARDS]
@@ -81,12 +87,7 @@ def _print_memory(console: Console, params: "Params", classes: int, gpus: int) -
         each = f"{memory.kept / 1e6:.0f} / {memory.recomputed / 1e6:.0f}"
         all_at_once = f"{memory.total(images) / 1e9:.1f}"
         table.add_row(stage, f"{memory.state / 1e9:.2f}", each, str(images), all_at_once, *fitting)
-    console.print(table)
-    console.print(
-        "An estimate. State: weights, gradients, moments, EMA, frozen networks. Fits: the largest micro-batch, set by "
-        "PROLOGUE_MICRO_BATCH, that divides a GPU's images. Behind the strokes: with PROLOGUE_RECOMPUTE=1, which keeps "
-        "less and computes a third more."
-    )
+    return table
 
 
 def _classes_here() -> int:

@@ -72,7 +72,8 @@ class Generator:
 
     def drawn_recipe(self, run: GuidedRunParams, **made: object) -> Recipe:
         """The recipe of images drawn by this model at some settings, marked or not, and by what is given."""
-        settings = run.model_dump() | {"watermark": {"strength": self.watermark_strength}}
+        without = None if self.ar.vocabulary.prologue_tokens else {"prologue"}
+        settings = run.model_dump(exclude=without) | {"watermark": {"strength": self.watermark_strength}}
         return self.recipe(settings=settings, **made)
 
     @property
