@@ -21,7 +21,11 @@ from prologue.training.checkpoint import Checkpoints
 from prologue.training.stop import Stopped, StopRequest
 from prologue.training.tokenizer import TokenizerTask
 
-READS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
+READS = (
+    torch.ops.aten._local_scalar_dense.default,
+    torch.ops.aten.nonzero.default,
+    torch.ops.aten.bincount.default,
+)
 
 
 @pytest.fixture(autouse=True)

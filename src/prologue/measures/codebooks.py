@@ -7,8 +7,12 @@ from prologue.core.runtime import in_float64
 
 
 def count_codes(ids: Tensor, codes: int) -> Tensor:
-    """How often each of `codes` codes stands in ids of any shape: int64 (codes,)."""
-    return torch.bincount(ids.flatten(), minlength=codes)
+    """How often each of `codes` codes stands in int64 ids of any shape: int64 (codes,).
+
+    Not by `torch.bincount`, for whose result's size Python waits for the device.
+    """
+    drawn = ids.flatten()
+    return torch.zeros(codes, dtype=torch.long, device=ids.device).scatter_add_(0, drawn, torch.ones_like(drawn))
 
 
 def codebook_usage(counts: Tensor) -> tuple[float, float]:
