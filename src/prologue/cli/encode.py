@@ -51,12 +51,13 @@ def run(given: argparse.Namespace) -> None:
     batches, measured = [], []
     for photos in read_photos(paths, size):
         batches.append(generator.encode(photos))
-        measured.append(image_psnr(torch.from_numpy(generator.pixels(batches[-1])).permute(0, 3, 1, 2), photos))
+        copies = generator.pixels(batches[-1])
+        measured.append(image_psnr(torch.from_numpy(copies).permute(0, 3, 1, 2), photos))
+        if len(batches) == 1:  # a picture of thousands could be opened by nothing
+            pairs = pair_grid(photos[:SHOWN].permute(0, 2, 3, 1).numpy(), copies[:SHOWN], PAIRS_PER_ROW)
     tokens, psnr = join_tokens(batches), torch.cat(measured)
     recipe = generator.recipe(encoded=[path.name for path in paths])
     write_ids(given.output, tokens, [path.name for path in paths], recipe)
-    first = next(read_photos(paths[:SHOWN], size))  # a picture of thousands could be opened by nothing
-    pairs = pair_grid(first.permute(0, 2, 3, 1).numpy(), generator.pixels(generator.encode(first)), PAIRS_PER_ROW)
     with replacing(picture) as temporary:
         save_picture(pairs, temporary, "png", recipe, "compositeWithTrainedAlgorithmicMedia")
     bits = bits_per_pixel(generator.ar.vocabulary, size)

@@ -29,14 +29,14 @@ def accelerate_config() -> Path:
     return Path(os.environ.get("HF_HOME", cache)).expanduser() / "accelerate" / "default_config.yaml"
 
 
-def count_from(variable: str, least: int = 1) -> int | None:
-    """A whole number that the user set in the environment, `least` or more; None where it is not set, or empty.
+def count_from(variable: str, default: int, least: int = 1) -> int:
+    """A whole number that the user set in the environment, `least` or more; the default where it is not set, or empty.
 
     Raises PrologueError for anything else.
     """
     text = os.environ.get(variable, "").strip()
     if not text:
-        return None
+        return default
     if not text.isdecimal() or int(text) < least:
         raise PrologueError(f"{variable}={text}: give a whole number from {least} on")
     return int(text)
@@ -65,7 +65,7 @@ def own_cores() -> int:
 
 def own_threads() -> int:
     """Threads that compute in this process: one per core of its own; `PROLOGUE_THREADS` overrides the number."""
-    return count_from("PROLOGUE_THREADS") or own_cores()
+    return count_from("PROLOGUE_THREADS", own_cores())
 
 
 def progress(items: Iterable[T], label: str, unit: str, total: int | None = None, initial: int = 0) -> Iterator[T]:

@@ -77,10 +77,7 @@ def in_float64(tensor: torch.Tensor) -> torch.Tensor:
 
 def loader_workers() -> int:
     """Worker processes of a data loader: none where the CPU runs the model; `PROLOGUE_WORKERS` overrides."""
-    given = count_from("PROLOGUE_WORKERS", least=0)
-    if given is not None:
-        return given
-    return min(8, own_cores()) if torch.accelerator.is_available() else 0
+    return count_from("PROLOGUE_WORKERS", min(8, own_cores()) if torch.accelerator.is_available() else 0, least=0)
 
 
 def compiles_by_itself(device: torch.device, steps: int) -> bool:

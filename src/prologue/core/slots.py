@@ -43,7 +43,7 @@ def take_slot() -> None:
 
     Two threads on each of two cores are many times slower than one. The slot is free again when the process has ended.
     """
-    slots = count_from(SLOTS) or 1
+    slots = count_from(SLOTS, 1)
     if slots == 1 or not hasattr(os, "sched_setaffinity"):
         return
     cores, folder = sorted(os.sched_getaffinity(0)), work_root() / "slots"

@@ -161,8 +161,7 @@ def _write_own(work: Path, jobs: list[Job], data: DataParams) -> None:
 
 def _written(jobs: list[Job]) -> Iterator[dict[str, Any]]:
     """The reports of shards, as they are written by worker processes (`PROLOGUE_WORKERS`, default: one per core)."""
-    given = count_from("PROLOGUE_WORKERS", least=0)
-    workers = min(own_cores() if given is None else given, len(jobs))
+    workers = min(count_from("PROLOGUE_WORKERS", own_cores(), least=0), len(jobs))
     if workers <= 1:
         yield from map(write_shard, jobs)
         return

@@ -36,12 +36,13 @@ def current_row(row: StudyRow, stages: list[str], folder: Path) -> SavedRow | No
     """What a row found, where today's params and code would find the same: as saved, or in DVC's experiments."""
     values = override(row.overrides)
     own = folder / ROWS / f"{row.name}.json"
-    for path in (own, *sorted(folder.parent.glob(f"*/{ROWS}/*.json"))):
-        if path.is_file():
-            saved = read_saved(path)
-            asked = path == own or (saved.params == flat(values) and (saved.sweep or "sweep" not in stages))
-            if asked and is_current(saved.lock, values, stages):
-                return saved
+    if own.is_file() and is_current((saved := read_saved(own)).lock, values, stages):
+        return saved
+    for path in sorted(set(folder.parent.glob(f"*/{ROWS}/*.json")) - {own}):  # of other rows, and so of other studies
+        saved = read_saved(path)
+        has_sweep = saved.sweep is not None or "sweep" not in stages
+        if saved.params == flat(values) and has_sweep and is_current(saved.lock, values, stages):
+            return saved
     commit = done_commit(row, stages)
     return None if commit is None else _of_experiment(commit, stages)
 

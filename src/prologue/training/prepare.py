@@ -39,7 +39,7 @@ def micro_batches(size: int, models: list[nn.Module], accelerator: Accelerator) 
     Raises:
         PrologueError: the micro-batch does not divide the samples.
     """
-    micro = count_from("PROLOGUE_MICRO_BATCH") or size
+    micro = count_from("PROLOGUE_MICRO_BATCH", size)
     if size % micro:
         raise PrologueError(f"PROLOGUE_MICRO_BATCH={micro} does not divide the {size} samples of each process and step")
     for start in range(0, size - micro, micro):
