@@ -10,8 +10,7 @@ from torch import Tensor
 from prologue.core.errors import PrologueError
 from prologue.data.images import open_image, to_rgb
 from prologue.data.sources.base import Unusable
-from prologue.data.sources.folder import FolderSource
-from prologue.data.sources.images import image_files
+from prologue.data.sources.images import image_paths
 from prologue.data.transforms import center_crop
 from prologue.data.verify import check_image
 from prologue.evaluation.image_sets import Positions
@@ -33,8 +32,7 @@ class FolderImages:
     """
 
     def __init__(self, folder: Path, size: int | None) -> None:
-        found, self.ignored = image_files(FolderSource(folder))
-        self.paths = sorted(folder / file.path for file in found)
+        self.paths, self.ignored = image_paths(folder)
         self.size = size
         self.unusable: dict[Path, str] = {}
         self._sizes: Counter[tuple[int, int]] = Counter()

@@ -16,8 +16,7 @@ from prologue.core.npz import DAMAGED
 from prologue.core.recipe import Recipe, recipe_array, save_picture
 from prologue.data.images import open_image, to_rgb
 from prologue.data.sources.base import Unusable
-from prologue.data.sources.folder import FolderSource
-from prologue.data.sources.images import image_files
+from prologue.data.sources.images import image_paths
 from prologue.data.transforms import center_crop
 from prologue.data.verify import check_image, check_size
 from prologue.models.tokenizer import Tokenizer, Tokens
@@ -53,8 +52,7 @@ def photo_paths(given: list[Path]) -> list[Path]:
     found: list[Path] = []
     for path in given:
         if path.is_dir():
-            images, _ = image_files(FolderSource(path))
-            found += sorted(path / image.path for image in images)
+            found += image_paths(path)[0]
         else:
             found.append(path)
     if not found:

@@ -1,9 +1,10 @@
 """Which files of a source are the user's images: one rule for what is trained on and for what is measured."""
 
 from collections import Counter
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from prologue.data.sources.base import File, Source, Unusable
+from prologue.data.sources.folder import FolderSource
 from prologue.data.sources.layout import folders_and_name, is_image_name, is_image_start, is_system
 
 
@@ -22,16 +23,16 @@ def why_ignored(source: Source, file: File) -> tuple[str, str] | None:
     return None if known else ("no image", PurePosixPath(folders[-1]).suffix.lower() or "no extension")
 
 
-def image_files(source: Source) -> tuple[list[File], Counter[str]]:
-    """The images of a source, and how many other files there are by their system name or extension."""
-    found, ignored = [], Counter[str]()
+def image_paths(folder: Path) -> tuple[list[Path], Counter[str]]:
+    """Paths of all images below a folder, in their order, and how many other files there are, by what counts them."""
+    source, found, ignored = FolderSource(folder), [], Counter[str]()
     for file in source.files():
         why = why_ignored(source, file)
         if why is None:
-            found.append(file)
+            found.append(folder / file.path)
         else:
             ignored[why[1]] += 1
-    return found, ignored
+    return sorted(found), ignored
 
 
 def _starts_as_image(source: Source, file: File) -> bool:
