@@ -79,7 +79,9 @@ def test_steps_equal_a_plain_float64_computation(data: Path) -> None:
     tokenizer = load_tokenizer(data / "tokenizer")
     batches = [batch for _, batch in zip(range(13), task.batches(0), strict=False)]
     features: dict[str, list[Any]] = {"prologue": [], "visual": []}
-    for images, _ in batches:
+    assert [len(images) for images, _ in batches[0]] == [5, 5, 5, 1]
+    whole = [tuple(torch.cat(parts) for parts in zip(*pieces, strict=True)) for pieces in batches]
+    for images, _ in whole:
         visual, prologue = (tokens.detach().double().numpy() for tokens in tokenizer.encoder_features(images))
         features["prologue"].append(prologue.mean(1))
         features["visual"].append(visual[:, :3].mean(1))  # as many as there are prologue tokens
@@ -93,7 +95,7 @@ def test_steps_equal_a_plain_float64_computation(data: Path) -> None:
     for part, head in task.heads.items():
         w, b = starts[part].copy(), np.zeros(4)
         w_momentum, b_momentum, running_mean, running_var = 0, 0, 0, 1
-        for step, (x, (_, labels)) in enumerate(zip(features[part], batches, strict=True)):
+        for step, (x, (_, labels)) in enumerate(zip(features[part], whole, strict=True)):
             mean, var = x.mean(0), x.var(0)
             running_mean = 0.9 * running_mean + 0.1 * mean
             running_var = 0.9 * running_var + 0.1 * var * 16 / 15

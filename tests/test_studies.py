@@ -192,7 +192,7 @@ def test_sweeps_are_compared_over_seeds_that_all_rows_have() -> None:
     def result(seed: int, distance: float | None) -> Result:
         text = None if distance is None else f"visual.guidance,gfd_lite2\n2.0,{distance + 4}\n1.0,{distance}\n"
         saved = SavedRow(commit="c", params={}, metrics={}, lock={}, sweep=text)
-        return Result(replace(first, seed=seed), saved if text else None, "")
+        return Result(replace(first, seed=seed), saved if text else None, True, "")
 
     whole, partly = [result(1, 10.0), result(2, 12.0)], [result(1, None), result(2, 30.0)]
     assert swept_by_all([whole, whole]) == {1, 2}
@@ -302,6 +302,13 @@ def test_a_study_survives_interruption_and_failing_rows_and_reruns_nothing_that_
     assert "running" not in other  # the first study has that row
     clone.edit("models/transformer.py", "import math\n", "import math\n\nmath.pi = 3\n")
     assert "3 experiments to run" in clone.run("prologue", "study", "small", "--plan").stdout
+    assert "1 experiments to run" in clone.run("prologue", "study", "small", "--keep", "--plan").stdout
+    assert "0 of 3 runs done, 2 by other code, 1 failed" in clone.run("prologue", "study", "small", "--keep").stdout
+    kept = json.loads((results / "study.json").read_text())["rows"]
+    assert [row["runs"][0]["status"] for row in kept] == ["by other code", "failed", "by other code"]
+    assert [row["metrics"]["psnr"] for row in kept] == [row["metrics"]["psnr"] for row in study["rows"]]
+    clone.change({"ar.batch": 2})
+    assert "3 experiments to run" in clone.run("prologue", "study", "small", "--keep", "--plan").stdout  # other params
     assert {"index.html", "table.md", "figure_1.svg", "figure_1.png"} <= {path.name for path in results.iterdir()}
 
 

@@ -23,6 +23,9 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--seeds", type=_seeds, help="how many, 0, 1, ..., or from which to which: 1-3 (default: as the study says)"
     )
+    parser.add_argument(
+        "--keep", action="store_true", help="leave rows as they are that other code has run with the same params"
+    )
     parser.add_argument("--plan", action="store_true", help="only show what would run")
     parser.add_argument(
         "--jobs",
@@ -48,6 +51,6 @@ def run(given: argparse.Namespace) -> None:
     from prologue.studies.study import print_plan, run
 
     if given.plan:
-        print_plan(given.name, given.scale, given.seeds, given.jobs or most_jobs())
+        print_plan(given.name, given.scale, given.seeds, given.keep, given.jobs or most_jobs())
     else:
-        run(given.name, given.scale, given.seeds, given.jobs or most_jobs(), write_study_page)
+        run(given.name, given.scale, given.seeds, given.keep, given.jobs or most_jobs(), write_study_page)

@@ -28,19 +28,23 @@ def training_batches(
     stop: int,
     rank: int,
     processes: int,
+    piece: int | None = None,
 ) -> Iterator[Batch]:
-    """This process's rows of the global batches of the steps from `start` to before `stop`.
+    """This process's rows of the global batches of the steps from `start` to before `stop`, each in pieces if asked to.
 
     `epoch_indices` says which images a step holds; how `crop` cuts one depends on the seed, its epoch and its index.
 
     Yields:
-        images uint8 (batch / processes, 3, size, size) as `crop` makes them, and labels int64 (batch / processes,).
+        images uint8 (b, 3, size, size) as `crop` makes them, and labels int64 (b,): b is batch / processes, or up to
+        `piece`, so that workers queue pieces of a batch that is gigabytes.
 
     Raises:
         PrologueError: the batch cannot be divided over the processes.
     """
-    rows = own_rows(batch, rank, processes)
-    return _load(_TrainingSteps(shards, crop, seed, batch, rows), range(start, stop))
+    own, size = own_rows(batch, rank, processes), piece or batch
+    pieces = [slice(first, min(first + size, own.stop)) for first in range(own.start, own.stop, size)]
+    keys = range(start * len(pieces), stop * len(pieces))
+    return _load(_TrainingSteps(shards, crop, seed, batch, pieces), keys)
 
 
 def view_batches(
@@ -89,15 +93,17 @@ class _Told(Dataset[Batch | PrologueError]):
 
 
 class _TrainingSteps(Dataset[Batch]):
-    """The rows of one process in the batch of each step."""
+    """The rows of one process in the batch of each step, in pieces: those of step 0, of step 1, ..."""
 
-    def __init__(self, shards: ImageShards, crop: Cropper, seed: int, batch: int, rows: slice) -> None:
-        self._shards, self._crop, self._seed, self._batch, self._rows = shards, crop, seed, batch, rows
+    def __init__(self, shards: ImageShards, crop: Cropper, seed: int, batch: int, pieces: list[slice]) -> None:
+        self._shards, self._crop, self._seed, self._batch, self._pieces = shards, crop, seed, batch, pieces
 
-    def __getitem__(self, step: int) -> Batch:
+    def __getitem__(self, key: int) -> Batch:
+        step, number = divmod(key, len(self._pieces))
+        rows = self._pieces[number]
         epochs, indices = epoch_indices(len(self._shards), self._seed, self._batch, step)
-        own = indices[self._rows]
-        crops = [self._view(int(epoch), int(index)) for epoch, index in zip(epochs[self._rows], own, strict=True)]
+        own = indices[rows]
+        crops = [self._view(int(epoch), int(index)) for epoch, index in zip(epochs[rows], own, strict=True)]
         return torch.stack(crops), torch.from_numpy(self._shards.labels[own])
 
     def _view(self, epoch: int, index: int) -> torch.Tensor:

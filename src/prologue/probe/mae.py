@@ -1,7 +1,9 @@
 """Linear probe by MAE's protocol (He et al. 2021, App. A.1): heads trained by LARS on augmented views."""
 
+import math
 from collections.abc import Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from prologue.training.output import run_training
 from prologue.training.schedule import CosineSchedule
 
 MOMENTUM = 0.9
+Pieces = list[tuple[Tensor, Tensor]]  # images and labels of a batch
 PAPER = {"steps": "90epochs", "batch": 16384, "lr": 6.4, "warmup": "10epochs"}  # lr = 0.1 * batch / 256
 
 
@@ -121,9 +124,13 @@ class ProbeTask:
         """bf16 matrix products in the tokenizer where the params ask for them."""
         return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.params.precision == "bf16")
 
-    def batches(self, start: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Augmented images uint8 (b, 3, H, W) and labels of steps start, start + 1, ..."""
-        return training_batches(
+    def batches(self, start: int) -> Iterator[Pieces]:
+        """Augmented images uint8 (b, 3, H, W) and labels of steps start, start + 1, ..., each in pieces.
+
+        A whole batch of the paper's is 3 GB, of which each of a loader's workers would make and queue several.
+        """
+        piece, processes = self.params.evaluation.batch, self.accelerator.num_processes
+        pieces = training_batches(
             self.images,
             partial(random_resized_crop, size=self.tokenizer.config.image_size),
             self.params.seed,
@@ -131,12 +138,15 @@ class ProbeTask:
             start,
             self.schedule.steps,
             self.accelerator.process_index,
-            self.accelerator.num_processes,
+            processes,
+            piece,
         )
+        count = math.ceil(self.loop.batch / processes / piece)
+        return iter(lambda: list(islice(pieces, count)), [])
 
-    def gradients(self, step: int, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+    def gradients(self, step: int, batch: Pieces) -> dict[str, Tensor]:
         """Cross-entropy of each head over the whole batch."""
-        features, labels = self.whole_batch(*batch)
+        features, labels = self.whole_batch(batch)
         losses = {}
         for part, head in self.heads.items():
             loss = F.cross_entropy(head.train()(features[part]), labels)
@@ -144,12 +154,12 @@ class ProbeTask:
             losses[f"{part}_loss"] = loss.detach()
         return losses
 
-    def whole_batch(self, images: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    def whole_batch(self, pieces: Pieces) -> tuple[dict[str, Tensor], Tensor]:
         """Mean features (B, D) by part and labels (B,) of all processes' images, on every process."""
-        device, rows = self.accelerator.device, []
-        for pixels in images.split(self.params.evaluation.batch):
-            with self.autocast():
-                rows.append(mean_features(self.tokenizer, pixels.to(device), self.params))
+        device = self.accelerator.device
+        with self.autocast():
+            rows = [mean_features(self.tokenizer, pixels.to(device), self.params) for pixels, _ in pieces]
+        labels = torch.cat([own for _, own in pieces])
         own = {part: torch.cat([row[part] for row in rows]) for part in self.heads}
         gathered: tuple[dict[str, Tensor], Tensor] = self.accelerator.gather((own, labels.to(device)))
         return gathered

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Literal
 
 import pandas as pd
 
@@ -16,18 +17,29 @@ from prologue.measures.seeds import Contrast, contrast, spread
 from prologue.studies.columns import column, intervals, measure
 from prologue.studies.definition import StudyDefinition, StudyRow
 from prologue.studies.experiments import failure, git, queue_states
-from prologue.studies.saved import ROWS, SavedRow
+from prologue.studies.saved import ROWS, SavedRow, earlier_row
 from prologue.studies.table import STUDY, Row, Run, Study, StudyFigure
 from prologue.studies.text import as_frame, as_markdown
 
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a row with one seed: what it saved where it is done, else why it failed, if it did."""
+    """What became of a row with one seed: what it saved where it is done, else why it failed, if it did.
+
+    `current`: with today's code.
+    """
 
     row: StudyRow
     saved: SavedRow | None
+    current: bool
     reason: str
+
+    @property
+    def status(self) -> Literal["done", "by other code", "failed", "not run"]:
+        """What the table says of it."""
+        if self.saved:
+            return "done" if self.current else "by other code"
+        return "failed" if self.reason else "not run"
 
     @property
     def metrics(self) -> Metrics:
@@ -38,12 +50,16 @@ class Result:
 def write_results(
     definition: StudyDefinition, name: str, scale: str, rows: list[tuple[StudyRow, SavedRow | None]], folder: Path
 ) -> Study:
-    """Write study.json, tables and figures of all rows, with what each saved, to `folder`, which keeps those files."""
+    """Write study.json, tables and figures of all rows to `folder`, which keeps its files of saved rows.
+
+    Each row is given with what it saved with today's code. One that has not, nor failed, is told as by other code.
+    """
     states = queue_states()
     results: dict[str, list[Result]] = {}
     for row, saved in rows:
         reason = failure(row) if saved is None and states.get(row.name) == "Failed" else ""
-        results.setdefault(row.label, []).append(Result(row, saved, reason))
+        known = saved if saved or reason else earlier_row(row, folder)
+        results.setdefault(row.label, []).append(Result(row, known, saved is not None, reason))
     done = [result.metrics for own in results.values() for result in own if result.saved]
     columns = [column(key, done) for key in definition.columns]
     table = [_row(own, results.get(definition.baseline, []), definition) for own in results.values()]
@@ -87,7 +103,7 @@ def _row(own: list[Result], baseline: list[Result], definition: StudyDefinition)
 def _run(result: Result, keys: list[str]) -> Run:
     return Run(
         seed=result.row.seed,
-        status="done" if result.saved else "failed" if result.reason else "not run",
+        status=result.status,
         reason=result.reason,
         commit=result.saved.commit if result.saved else "",
         metrics=measure(keys, result.metrics),

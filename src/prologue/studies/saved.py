@@ -47,6 +47,13 @@ def current_row(row: StudyRow, stages: list[str], folder: Path) -> SavedRow | No
     return None if commit is None else _of_experiment(commit, stages)
 
 
+def earlier_row(row: StudyRow, folder: Path) -> SavedRow | None:
+    """What a row with the same params has saved, whichever code it ran; None where there is no such file."""
+    path = folder / ROWS / f"{row.name}.json"
+    saved = read_saved(path) if path.is_file() else None
+    return saved if saved and saved.params == flat(row.params.model_dump(mode="json")) else None
+
+
 def read_saved(path: Path) -> SavedRow:
     """A saved row's file."""
     return SavedRow.model_validate(read_json(path))

@@ -13,13 +13,15 @@ from prologue.studies.experiments import run_rows
 from prologue.studies.forecast import forecast
 from prologue.studies.hours import StageHours
 from prologue.studies.results import write_results
-from prologue.studies.saved import current_row, save_row
+from prologue.studies.saved import current_row, earlier_row, save_row
 
 REPORTS = Path("reports/studies")
 
 
-def print_plan(name: str, scale: str, seeds: list[int] | None, jobs: int) -> None:
+def print_plan(name: str, scale: str, seeds: list[int] | None, keep: bool, jobs: int) -> None:
     """Print each row of a study, the stages that DVC has cached for it, those that would run, and the hours they take.
+
+    `keep`: as in `run`.
 
     Raises:
         PrologueError: as `load_study` and `rows_at`.
@@ -31,6 +33,9 @@ def print_plan(name: str, scale: str, seeds: list[int] | None, jobs: int) -> Non
     for row in rows:
         if found := current_row(row, study.stages, folder):
             table.add_row(row.label, str(row.seed), f"done: {found.commit[:10]}", "", "")
+            continue
+        if keep and (found := earlier_row(row, folder)):
+            table.add_row(row.label, str(row.seed), f"done by other code: {found.commit[:10]}", "", "")
             continue
         cached = forecast(override(row.overrides), study.stages)
         names = {
@@ -54,16 +59,20 @@ def print_plan(name: str, scale: str, seeds: list[int] | None, jobs: int) -> Non
         )
 
 
-def run(name: str, scale: str, seeds: list[int] | None, jobs: int, write_page: Callable[[Path], Path]) -> None:
+def run(
+    name: str, scale: str, seeds: list[int] | None, keep: bool, jobs: int, write_page: Callable[[Path], Path]
+) -> None:
     """Run the rows that are not done, then write the study's folder; also after Ctrl-C, with what is done by then.
 
-    `seeds`: run with these instead of the study's own. `write_page` makes the page of that folder and returns it.
+    `seeds`: run with these instead of the study's own. `keep`: do not run rows again that other code has run with the
+    same params. `write_page` makes the page of that folder and returns it.
 
     Raises:
         PrologueError: as `load_study`, `rows_at` and `run_rows`; also when rows failed, after the results are written.
     """
     study, rows, folder = _opened(name, scale, seeds)
-    missing = [row for row in rows if current_row(row, study.stages, folder) is None]
+    kept = [row for row in rows if keep and earlier_row(row, folder)]
+    missing = [row for row in rows if row not in kept and current_row(row, study.stages, folder) is None]
     try:
         run_rows(missing, study.stages, jobs, lambda row: save_row(row, study.stages, folder))
     finally:

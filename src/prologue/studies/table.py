@@ -26,7 +26,7 @@ class Run(BaseModel):
     """One experiment: a row with one seed. `intervals` are over images, 95 %."""
 
     seed: int = 0
-    status: Literal["done", "failed", "not run"]
+    status: Literal["done", "by other code", "failed", "not run"]
     reason: str = ""
     commit: str = ""
     metrics: dict[str, Value] = {}
@@ -48,19 +48,17 @@ class Row(BaseModel):
     @property
     def done(self) -> list[Run]:
         """The runs that have results."""
-        return [run for run in self.runs if run.status == "done"]
+        return [run for run in self.runs if run.status in ("done", "by other code")]
 
     @property
     def status(self) -> str:
-        """done, failed or not run; of a row of which some runs are done, that of the others and their seeds."""
-        rest = {run.status: [other.seed for other in self.runs if other.status == run.status] for run in self.runs}
-        rest.pop("done", None)
-        if not rest:
-            return "done"
-        if len(self.runs) == 1 or (not self.done and len(rest) == 1):
-            return next(iter(rest))
-        told = [f"{status}: seed {', '.join(map(str, seeds))}" for status, seeds in rest.items()]
-        return "; ".join(told)
+        """done, by other code, failed or not run; where its runs differ, that of each that is not done, by seed."""
+        seeds: dict[str, list[str]] = {}
+        for run in self.runs:
+            seeds.setdefault(run.status, []).append(str(run.seed))
+        if len(seeds) == 1:
+            return next(iter(seeds))
+        return "; ".join(f"{status}: seed {', '.join(own)}" for status, own in seeds.items() if status != "done")
 
     @property
     def reason(self) -> str:
@@ -108,9 +106,10 @@ class Study(BaseModel):
 
     @property
     def state(self) -> str:
-        """How many runs are done, failed, not run."""
+        """How many runs are done, done by other code, failed, not run."""
         runs = [run.status for row in self.rows for run in row.runs]
-        rest = "".join(f", {runs.count(status)} {status}" for status in ("failed", "not run") if status in runs)
+        others = ("by other code", "failed", "not run")
+        rest = "".join(f", {runs.count(status)} {status}" for status in others if status in runs)
         return f"{runs.count('done')} of {len(runs)} runs done{rest}"
 
 
