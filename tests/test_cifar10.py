@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from harmful import Harmful
 from PIL import Image
 from pyarrow import parquet
 
@@ -85,12 +86,10 @@ def test_every_form_gives_the_same_images(tmp_path: Path, kind: str, packed: boo
 
 
 def test_pickles_that_call_anything_and_damaged_files_are_refused(tmp_path: Path) -> None:
-    class Harmful:
-        def __reduce__(self) -> tuple[object, tuple[str]]:
-            return Path.touch, (str(tmp_path / "called"),)
-
     folder = write(tmp_path / "python", "python", packed=False)
-    (folder / "data_batch_2").write_bytes(pickle.dumps({b"data": Harmful(), b"labels": []}, protocol=2))
+    (folder / "data_batch_2").write_bytes(
+        pickle.dumps({b"data": Harmful(tmp_path / "called"), b"labels": []}, protocol=2)
+    )
     with pytest.raises(PrologueError, match="which is not read"):
         make_cifar10(folder, tmp_path / "cifar10.zip")
     (folder / "data_batch_2").write_bytes(pickled("data_batch_2")[:500])

@@ -15,12 +15,20 @@ from prologue.core.files import sha256
 from prologue.core.params import Params
 from prologue.core.params_file import load_params
 from prologue.core.recipe import read_recipe
+from prologue.core.runtime import start_accelerator
 from prologue.data.images import ImageShards
+from prologue.data.order import evenly_spaced
 from prologue.data.shards import write_shards
 from prologue.evaluation.generation import evaluate_generation, floor
-from prologue.evaluation.image_sets import NpzImages
+from prologue.evaluation.image_sets import ArrayImages, NpzImages
 from prologue.evaluation.reconstruction import distance_deviation, evaluate_reconstruction
-from prologue.evaluation.reference import Reference, compute_reference, load_reference
+from prologue.evaluation.reference import (
+    Reference,
+    compute_reference,
+    load_reference,
+    measure_reference,
+    save_reference,
+)
 from prologue.frozen.extractor import Extractor
 from prologue.measures import fidelity
 from prologue.measures.accuracy import top_share
@@ -258,8 +266,8 @@ def run(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def pixels_of(run: Path) -> np.ndarray:
-    images = ImageShards(run / "shards", "val")
+def pixels_of(run: Path, split: str = "val") -> np.ndarray:
+    images = ImageShards(run / "shards", split)
     return np.stack([np.asarray(images.image(i)) for i in range(len(images))])
 
 
@@ -272,6 +280,10 @@ def test_reference_is_what_the_extractor_says_of_the_images_in_order(run: Path) 
     assert reference.manifold.shape == (2 * VAL, 1280)
     np.testing.assert_allclose(reference.statistics.sigma, np.cov(reference.manifold.double().numpy().T))
     assert reference.protocol["shards_sha256"] == sha256(run / "shards" / "manifest.json")
+    tuned = load_reference(run / "reference" / "train", "lite2")  # what sampling is tuned against: no held-out image
+    assert tuned.manifold is not None
+    pool, _ = Extractor("lite2")(torch.from_numpy(pixels_of(run, "train")).permute(0, 3, 1, 2))
+    torch.testing.assert_close(tuned.manifold, pool[evenly_spaced(len(pool), 10)], rtol=1e-3, atol=1e-4)
     with pytest.raises(PrologueError, match=r"evaluation\.extractor is inception"):
         load_reference(run / "reference", "inception")
 
@@ -322,7 +334,10 @@ def test_reference_of_other_images_is_refused(run: Path, params: Params, tmp_pat
         )
 
 
-def test_real_images_as_samples_score_best(run: Path, params: Params, tmp_path: Path) -> None:
+def test_samples_are_compared_with_real_images_and_with_reconstructions(
+    run: Path, params: Params, tmp_path: Path
+) -> None:
+    """Guided samples are the real images themselves, the others are the reconstructions, which are noise."""
     real = pixels_of(run)
     noise = np.random.default_rng(0).integers(0, 256, real.shape).astype(np.uint8)
     labels = ImageShards(run / "shards", "val").labels
@@ -330,22 +345,23 @@ def test_real_images_as_samples_score_best(run: Path, params: Params, tmp_path: 
     np.savez(tmp_path / "no_cfg.npz", arr_0=noise)
     np.savez(tmp_path / "independent.npz", arr_0=noise)
     np.savez(tmp_path / "swapped.npz", arr_0=real, arr_1=labels, arr_2=1 - labels)
-    metrics = evaluate_generation(params, tmp_path, run / "reference", run / "reference")
-    assert metrics["cfg"]["gfd_lite2"] == pytest.approx(0, abs=1e-2)
-    assert metrics["cfg"]["precision_lite2"] == metrics["cfg"]["recall_lite2"] == 1
+    images, protocol = ArrayImages(noise), load_reference(run / "reference", "lite2").protocol
+    reconstructions = measure_reference(Extractor("lite2"), images, 7, protocol, start_accelerator())
+    save_reference(tmp_path / "reconstructions", reconstructions)
+    metrics = evaluate_generation(params, tmp_path, run / "reference", tmp_path / "reconstructions")
+    apart = metrics["no_cfg"]["gfd_lite2"]
+    assert apart > 100
     assert metrics["cfg"]["is_lite2"] == pytest.approx(metrics["real_is_lite2"], rel=1e-3)
-    assert metrics["no_cfg"]["gfd_lite2"] > 10 * abs(metrics["cfg"]["gfd_lite2"])
-    assert metrics["no_cfg"]["recall_lite2"] < 1
-    for name in ("cfg", "no_cfg"):
-        own = metrics[name]["to_reconstructions"]  # here the same images
-        assert own["gfd_lite2"] == metrics[name]["gfd_lite2"]
-        assert own["kid_lite2"] == metrics[name]["kid_lite2"]
-        within = own["interval"]["gfd_lite2"]
-        assert within["low"] < own["gfd_lite2"] < within["high"]
-    assert metrics["cfg"]["gfd_lite2"] < metrics["floor"]["gfd_lite2"] < metrics["no_cfg"]["gfd_lite2"]
-    independent = metrics["independent"]["to_reconstructions"]
-    assert independent["gfd_lite2"] == metrics["no_cfg"]["gfd_lite2"]
-    assert independent["interval"]["gfd_lite2"]["low"] < independent["gfd_lite2"]
+    copied = metrics["cfg"]
+    assert copied["precision_lite2"] == copied["recall_lite2"] == 1
+    assert copied["to_reconstructions"]["recall_lite2"] == metrics["no_cfg"]["recall_lite2"] == 0
+    for name, to_real, to_reconstructions in (("cfg", 0, apart), ("no_cfg", apart, 0), ("independent", apart, 0)):
+        for own, distance in ((metrics[name], to_real), (metrics[name]["to_reconstructions"], to_reconstructions)):
+            assert own["gfd_lite2"] == pytest.approx(distance, rel=1e-3, abs=1e-2)
+            within = own["interval"]["gfd_lite2"]
+            assert within["low"] < own["gfd_lite2"] < within["high"]
+    assert metrics["no_cfg"]["kid_lite2"] == pytest.approx(copied["to_reconstructions"]["kid_lite2"], rel=1e-3)
+    assert metrics["floor"]["gfd_lite2"] == floor(load_reference(tmp_path / "reconstructions", "lite2"), len(noise))
     swapped = metrics["swapped"]
     assert swapped["own_class"] == swapped["samples"] > 0.9
     assert swapped["prologue_class"] == pytest.approx(1 - swapped["own_class"])
@@ -382,7 +398,7 @@ def test_fast_probe_reads_an_obvious_class(run: Path, params: Params, tmp_path: 
     params = params.model_copy(update={"probe": params.probe.model_copy(update={"feature": feature})})
     metrics = run_probe(params, run / "tokenizer", run / "shards", tmp_path / "curves")
     assert metrics[f"visual_first8_{feature}_fast_top1"] > 0.9
-    assert metrics[f"prologue_{feature}_fast_top5"] == 1
+    assert metrics[f"prologue_{feature}_fast_top1"] > 0.9
     assert "not MAE's" in metrics["protocol"]
     assert [path.name for path in (tmp_path / "curves").iterdir()] == ["none.txt"]
     assert metrics["train_images"] == 2 * TRAIN

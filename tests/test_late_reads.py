@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
-from safetensors.torch import load_file
+from launches import assert_same, assert_same_curves
 from tiny import tiny_params
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -67,14 +67,8 @@ def test_the_training_is_the_same_to_the_bit(shards: Path, monkeypatch: pytest.M
     monkeypatch.setenv("PROLOGUE_WORK", "other_work")
     run_stages(params, shards, ["tokenizer", "tokens", "ar"], Path("late"))
     for stage in ("tokenizer", "ar"):
-        at_once, own = (load_file(f"{folder}/{stage}/model.safetensors") for folder in ("at_once", "late"))
-        assert all(torch.equal(own[name], tensor) for name, tensor in at_once.items())
-        for curve in sorted(Path(f"at_once/curves/{stage}/train").glob("*.tsv")):
-            points = [
-                [line.split("\t")[::2] for line in path.read_text().splitlines()]  # without the time
-                for path in (curve, Path(f"late/curves/{stage}/train") / curve.name)
-            ]
-            assert points[0] == points[1]
+        assert_same(Path("at_once") / stage, Path("late") / stage)
+        assert_same_curves(Path("at_once/curves") / stage, Path("late/curves") / stage)
 
 
 @pytest.mark.usefixtures("late")

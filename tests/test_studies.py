@@ -303,9 +303,9 @@ def test_a_study_survives_interruption_and_failing_rows_and_reruns_nothing_that_
     clone.edit("models/transformer.py", "import math\n", "import math\n\nmath.pi = 3\n")
     assert "3 experiments to run" in clone.run("prologue", "study", "small", "--plan").stdout
     assert "1 experiments to run" in clone.run("prologue", "study", "small", "--keep", "--plan").stdout
-    assert "0 of 3 runs done, 2 by other code, 1 failed" in clone.run("prologue", "study", "small", "--keep").stdout
+    assert "0 of 3 runs done, 2 outdated, 1 failed" in clone.run("prologue", "study", "small", "--keep").stdout
     kept = json.loads((results / "study.json").read_text())["rows"]
-    assert [row["runs"][0]["status"] for row in kept] == ["by other code", "failed", "by other code"]
+    assert [row["runs"][0]["status"] for row in kept] == ["outdated", "failed", "outdated"]
     assert [row["metrics"]["psnr"] for row in kept] == [row["metrics"]["psnr"] for row in study["rows"]]
     clone.change({"ar.batch": 2})
     assert "3 experiments to run" in clone.run("prologue", "study", "small", "--keep", "--plan").stdout  # other params

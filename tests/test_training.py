@@ -106,11 +106,16 @@ def test_a_collapsing_codebook_is_warned_about_while_it_happens(
     assert last("curves/tokenizer/val/prologue_perplexity.tsv") >= 1
 
 
-def test_bf16_trains_both_stages_and_keeps_fp32_weights(shards: Path) -> None:
-    run_stages(tiny_params(precision="bf16"), shards, ["tokenizer", "tokens", "ar"])
-    for name in ("tokenizer", "ar"):
-        assert all(tensor.dtype == torch.float32 for tensor in load_file(f"{name}/model.safetensors").values())
-    assert last("curves/ar/train/loss.tsv") < 5
+def test_bf16_trains_both_stages_and_keeps_fp32_weights(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for precision in ("fp32", "bf16"):
+        with monkeypatch.context() as patch:
+            patch.setenv("PROLOGUE_WORK", f"{precision}_work")
+            stages = ["tokenizer", "tokens", "ar"]
+            run_stages(tiny_params(precision=precision), shards, stages, Path(precision))
+    for name, curve in (("tokenizer", "l1"), ("ar", "loss")):
+        assert all(tensor.dtype == torch.float32 for tensor in load_file(f"bf16/{name}/model.safetensors").values())
+        one, two = (last(f"{precision}/curves/{name}/train/{curve}.tsv") for precision in ("fp32", "bf16"))
+        assert one != two == pytest.approx(one, rel=0.05)
 
 
 @pytest.mark.parametrize("mode", ["joint", "post"])
@@ -167,7 +172,7 @@ def test_post_leaves_every_visual_weight_and_image_as_it_was(shards: Path) -> No
     assert two.encode(images).prologue.shape == (3, params.prologue.tokens)
 
 
-def test_onestage_trains_the_full_size_model_in_stage_1_with_labels_and_hands_it_on(shards: Path) -> None:
+def test_onestage_trains_the_full_size_model_in_stage_1_and_hands_it_on(shards: Path) -> None:
     params = tiny_params(prologue__mode="onestage", ar__layers=2)
     run_stages(params, shards, ["tokenizer"])
     write_tokens(params, Path("tokenizer"), shards, Path("tokens"))
@@ -176,11 +181,7 @@ def test_onestage_trains_the_full_size_model_in_stage_1_with_labels_and_hands_it
     assert metrics["trained_in_stage1"]
     ar = load_ar(Path("ar"))
     assert ar.config.transformer.layers == 2
-    start = make_task(params, shards).joint_ar
-    moved = (
-        (load_file("ar/model.safetensors")["class_embedding.weight"] - start.class_embedding.weight).abs().sum(dim=1)
-    )
-    assert (moved > 0).all()  # of both classes, and of the null class
+    assert_same(Path("tokenizer/ar"), Path("ar"))
 
 
 @pytest.mark.parametrize("layout", ["1d", "2d"])

@@ -34,7 +34,8 @@ def run(given: argparse.Namespace) -> None:
         raise PrologueError(f"no metrics in {METRICS}: run `dvc repro` first")
     console = Console()
     console.print(_everything(metrics) if given.all else _most(metrics))
-    console.print(f"Report: {REPORT.resolve()}", soft_wrap=True)
+    where = REPORT.resolve() if REPORT.is_file() else "not here; `dvc repro` writes it"
+    console.print(f"Report: {where}", soft_wrap=True)
     if not given.all:
         console.print("All metrics: prologue summary --all")
 

@@ -6,8 +6,9 @@ columns: [rfd, gfd]               # of studies/columns.py
 seeds: [0, 1, 2]                  # each row is run with each; 0 alone where none are given
 baseline: 2D                      # label of the row that the others are compared with, seed by seed
 rows:
-- label: 2D                       # {} stands for the value of the row's only override
-  variants: [2d]                  # or by scale, {smoke: [...], imagenet: [...]}; other scales are without the row
+- label: 2D                       # {}, or {0}, {1}: the values of the row's overrides, then of its times
+  variants: [2d]                  # or by scale, {default: [...], imagenet: [...]}; the small scales take default's, and
+                                  # a scale that is not named is without the row
   overrides: {prologue.tau: 0.1}  # params of the row
   times: {prologue.tokens: 4}     # params as multiples of what they are at this scale
   group: 2D                       # the line of a figure that the row is a point of

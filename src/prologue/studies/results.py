@@ -26,7 +26,7 @@ from prologue.studies.text import as_frame, as_markdown
 class Result:
     """What became of a row with one seed: what it saved where it is done, else why it failed, if it did.
 
-    `current`: with today's code.
+    `current`: with today's params and code.
     """
 
     row: StudyRow
@@ -35,10 +35,10 @@ class Result:
     reason: str
 
     @property
-    def status(self) -> Literal["done", "by other code", "failed", "not run"]:
+    def status(self) -> Literal["done", "outdated", "failed", "not run"]:
         """What the table says of it."""
         if self.saved:
-            return "done" if self.current else "by other code"
+            return "done" if self.current else "outdated"
         return "failed" if self.reason else "not run"
 
     @property
@@ -52,7 +52,8 @@ def write_results(
 ) -> Study:
     """Write study.json, tables and figures of all rows to `folder`, which keeps its files of saved rows.
 
-    Each row is given with what it saved with today's code. One that has not, nor failed, is told as by other code.
+    Each row is given with what it found with today's params and code. Of one that was not run with these, and has not
+    failed, what it found before is told as outdated.
     """
     states = queue_states()
     results: dict[str, list[Result]] = {}

@@ -48,10 +48,15 @@ def current_row(row: StudyRow, stages: list[str], folder: Path) -> SavedRow | No
 
 
 def earlier_row(row: StudyRow, folder: Path) -> SavedRow | None:
-    """What a row with the same params has saved, whichever code it ran; None where there is no such file."""
+    """What a row has saved, whichever code and params.yaml it ran with; None where there is no such file."""
     path = folder / ROWS / f"{row.name}.json"
-    saved = read_saved(path) if path.is_file() else None
-    return saved if saved and saved.params == flat(row.params.model_dump(mode="json")) else None
+    return read_saved(path) if path.is_file() else None
+
+
+def kept_row(row: StudyRow, folder: Path) -> SavedRow | None:
+    """What a row has saved, whichever code it ran; None where that was with other params, of those it knew."""
+    saved, values = earlier_row(row, folder), flat(row.params.model_dump(mode="json"))
+    return saved if saved and saved.params.items() <= values.items() else None
 
 
 def read_saved(path: Path) -> SavedRow:

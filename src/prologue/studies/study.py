@@ -13,7 +13,7 @@ from prologue.studies.experiments import run_rows
 from prologue.studies.forecast import forecast
 from prologue.studies.hours import StageHours
 from prologue.studies.results import write_results
-from prologue.studies.saved import current_row, earlier_row, save_row
+from prologue.studies.saved import current_row, kept_row, save_row
 
 REPORTS = Path("reports/studies")
 
@@ -34,8 +34,8 @@ def print_plan(name: str, scale: str, seeds: list[int] | None, keep: bool, jobs:
         if found := current_row(row, study.stages, folder):
             table.add_row(row.label, str(row.seed), f"done: {found.commit[:10]}", "", "")
             continue
-        if keep and (found := earlier_row(row, folder)):
-            table.add_row(row.label, str(row.seed), f"done by other code: {found.commit[:10]}", "", "")
+        if keep and (found := kept_row(row, folder)):
+            table.add_row(row.label, str(row.seed), f"kept: {found.commit[:10]}", "", "")
             continue
         cached = forecast(override(row.overrides), study.stages)
         names = {
@@ -71,7 +71,7 @@ def run(
         PrologueError: as `load_study`, `rows_at` and `run_rows`; also when rows failed, after the results are written.
     """
     study, rows, folder = _opened(name, scale, seeds)
-    kept = [row for row in rows if keep and earlier_row(row, folder)]
+    kept = [row for row in rows if keep and kept_row(row, folder)]
     missing = [row for row in rows if row not in kept and current_row(row, study.stages, folder) is None]
     try:
         run_rows(missing, study.stages, jobs, lambda row: save_row(row, study.stages, folder))

@@ -26,7 +26,7 @@ class Run(BaseModel):
     """One experiment: a row with one seed. `intervals` are over images, 95 %."""
 
     seed: int = 0
-    status: Literal["done", "by other code", "failed", "not run"]
+    status: Literal["done", "outdated", "failed", "not run"]
     reason: str = ""
     commit: str = ""
     metrics: dict[str, Value] = {}
@@ -48,11 +48,11 @@ class Row(BaseModel):
     @property
     def done(self) -> list[Run]:
         """The runs that have results."""
-        return [run for run in self.runs if run.status in ("done", "by other code")]
+        return [run for run in self.runs if run.status in ("done", "outdated")]
 
     @property
     def status(self) -> str:
-        """done, by other code, failed or not run; where its runs differ, that of each that is not done, by seed."""
+        """done, outdated, failed or not run; where its runs differ, that of each that is not done, by seed."""
         seeds: dict[str, list[str]] = {}
         for run in self.runs:
             seeds.setdefault(run.status, []).append(str(run.seed))
@@ -106,9 +106,9 @@ class Study(BaseModel):
 
     @property
     def state(self) -> str:
-        """How many runs are done, done by other code, failed, not run."""
+        """How many runs are done, outdated, failed, not run."""
         runs = [run.status for row in self.rows for run in row.runs]
-        others = ("by other code", "failed", "not run")
+        others = ("outdated", "failed", "not run")
         rest = "".join(f", {runs.count(status)} {status}" for status in others if status in runs)
         return f"{runs.count('done')} of {len(runs)} runs done{rest}"
 

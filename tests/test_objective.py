@@ -1,0 +1,214 @@
+"""What a step of training minimises, by its formulas: losses, draws, which optimizer moves what, and by how much."""
+
+import copy
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_params
+from torch import Tensor, nn
+from torch.nn import functional as F
+from training_run import run_stages
+
+from prologue.core.runtime import start_accelerator
+from prologue.core.seeds import Stream
+from prologue.frozen.perceptual import PerceptualLoss
+from prologue.models.quantizers import VisualQuantizer
+from prologue.models.tokenizer import Tokenizer
+from prologue.training import ar as ar_training
+from prologue.training.ar import ARTask
+from prologue.training.draws import Draws
+from prologue.training.optimizers import apply, build_adamw, gradient_norm
+from prologue.training.plan import plan_tokenizer
+from prologue.training.tokenizer import TokenizerTask, tokenizer_config
+
+WEIGHTS = {
+    "stage1__l1": 2.0,
+    "stage1__perceptual__lite0": 0.5,
+    "stage1__adversarial": 0.3,
+    "tokenizer__commitment": 0.4,
+}
+OF_DISCRIMINATOR = {"stage1__lecam": 0.7, "stage1__r1": 0.6, "stage1__r1_every": 2}
+
+
+@pytest.fixture(autouse=True)
+def _own_work_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def make_task(shards: Path, **overrides: object) -> TokenizerTask:
+    torch.manual_seed(0)
+    plan = plan_tokenizer(tiny_params(**overrides))
+    return TokenizerTask(plan, shards, Tokenizer(tokenizer_config(plan)), start_accelerator())
+
+
+def own_gradients(loss: Tensor, module: nn.Module) -> dict[str, Tensor]:
+    names, parameters = zip(*module.named_parameters(), strict=True)
+    found = torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=True)
+    return {name: gradient for name, gradient in zip(names, found, strict=True) if gradient is not None}
+
+
+def assert_gradients(module: nn.Module, expected: dict[str, Tensor]) -> None:
+    for name, parameter in module.named_parameters():
+        got = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        torch.testing.assert_close(got, expected.get(name, torch.zeros_like(got)), rtol=1e-3, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("step", [0, 1])  # R1 is due every other step
+def test_a_step_of_stage_1_has_the_gradients_of_its_losses(shards: Path, step: int) -> None:
+    task = make_task(shards, prologue__mode="none", **WEIGHTS, **OF_DISCRIMINATOR)
+    assert task.discriminator is not None
+    task.lecam.real_mean.fill_(0.2)
+    task.lecam.fake_mean.fill_(-0.3)
+    model, judge = copy.deepcopy(task.model), copy.deepcopy(task.discriminator)
+    images, labels = next(task.batches(0))
+    losses = task.gradients(step, (images, labels))
+
+    real = images.float() / 127.5 - 1
+    quantizer = model.visual_quantizer
+    assert isinstance(quantizer, VisualQuantizer)
+    z = F.normalize(quantizer.proj_in(model.encoder(real)[0]), dim=-1)
+    codes = F.normalize(quantizer.codebook.weight, dim=-1)
+    q = codes[(z @ codes.T).argmax(dim=-1)]
+    decoded = q.detach().requires_grad_()
+    fake = model.decoder(decoded)
+    own = {
+        "l1": (fake - real).abs().mean(),
+        "perceptual_lite0": PerceptualLoss("lite0")(fake, real).mean(),
+        "adversarial": F.softplus(-judge(fake)).mean(),
+        "vq": (q - z.detach()).square().mean() + 0.4 * (z - q.detach()).square().mean(),
+    }
+    of_images = 2.0 * own["l1"] + 0.5 * own["perceptual_lite0"] + 0.3 * own["adversarial"]
+    assert_gradients(task.model.decoder, own_gradients(of_images, model.decoder))
+    (straight_through,) = torch.autograd.grad(of_images, decoded, retain_graph=True)
+    total = own["vq"] + (z * straight_through).sum()
+    assert_gradients(task.model.encoder, own_gradients(total, model.encoder))
+    assert_gradients(task.model.visual_quantizer, own_gradients(total, quantizer))
+
+    fake = fake.detach()
+    of_real, of_fake = judge(real), judge(fake)
+    own["discriminator"] = F.softplus(-of_real).mean() + F.softplus(of_fake).mean()
+    of_judge = own["discriminator"] + 0.7 * (
+        F.relu(of_real + 0.3).square().mean() + F.relu(0.2 - of_fake).square().mean()
+    )
+    if step == 0:
+        seen = real.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(judge(seen).sum(), seen, create_graph=True)
+        of_judge = of_judge + 0.6 * slope.square().sum(dim=(1, 2, 3)).mean() / 2
+    assert_gradients(task.discriminator, own_gradients(of_judge, judge))
+    assert losses.keys() == own.keys()
+    for name, loss in own.items():
+        assert losses[name].item() == pytest.approx(loss.item(), rel=1e-4), name
+
+    task.update(step, {}, torch.zeros(()))
+    assert task.lecam.real_mean.item() == pytest.approx(0.999 * 0.2 + 0.001 * of_real.mean().item(), rel=1e-4)
+    assert task.lecam.fake_mean.item() == pytest.approx(0.999 * -0.3 + 0.001 * of_fake.mean().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("mode", "label_drop", "shown"), [("joint", 0.1, [2]), ("onestage", 0.0, [0, 1]), ("onestage", 1.0, [2])]
+)
+def test_the_ar_model_of_stage_1_sees_no_class_unless_it_is_the_only_one(
+    mode: str, label_drop: float, shown: list[int], shards: Path
+) -> None:
+    task = make_task(shards, prologue__mode=mode, ar__label_drop=label_drop)
+    assert task.joint_ar is not None
+    images, _ = next(task.batches(0))
+    task.gradients(0, (images, torch.arange(len(images)) % 2))
+    gradient = task.joint_ar.class_embedding.weight.grad
+    assert gradient is not None
+    moved = gradient.abs().sum(dim=1)
+    assert moved.nonzero().flatten().tolist() == shown  # the third is the null class
+
+
+@pytest.mark.parametrize(("share", "dropped"), [(0.0, None), (1.0, True)])
+def test_visual_inputs_are_dropped_at_their_share(share: float, dropped: bool | None, shards: Path) -> None:
+    task = make_task(shards, prologue__visual_dropout=share)
+    drop = task._with_draws(0, *next(task.batches(0))).drop_visual
+    assert dropped == (None if drop is None else bool(drop.all()))
+
+
+def test_draws_have_their_shares_and_are_cut_over_processes() -> None:
+    def marks(step: int, stream: Stream, probability: float, rank: int = 0, ranks: int = 1) -> Tensor:
+        where = SimpleNamespace(process_index=rank, num_processes=ranks, device=torch.device("cpu"))
+        return Draws(0, step, 4096, where).marks(stream, probability)
+
+    whole = marks(3, Stream.LABEL_DROP, 0.1)
+    assert whole.float().mean().item() == pytest.approx(0.1, abs=0.02)
+    assert not marks(3, Stream.LABEL_DROP, 0.0).any()
+    assert marks(3, Stream.LABEL_DROP, 1.0).all()
+    assert torch.equal(whole, marks(3, Stream.LABEL_DROP, 0.1))
+    assert torch.equal(whole, torch.cat([marks(3, Stream.LABEL_DROP, 0.1, rank, 4) for rank in range(4)]))
+    for other in (marks(4, Stream.LABEL_DROP, 0.1), marks(3, Stream.VISUAL_DROPOUT, 0.1)):
+        assert (whole & other).float().mean().item() == pytest.approx(0.01, abs=0.01)  # of independent draws
+
+
+class Parts(nn.Module):
+    """A matrix, a bias, a gate and the scale of a norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+        self.block = nn.ParameterDict({"gate": torch.full((2,), 0.5)})
+        self.norm = nn.ParameterDict({"scale": torch.full((2,), 1.5)})
+
+
+def test_adamw_decays_matrices_alone_and_moves_gates_and_norms_faster() -> None:
+    torch.manual_seed(0)
+    module, decay, betas, rates = Parts(), 0.3, (0.8, 0.95), (0.1, 0.02, 0.05)
+    expected = {name: parameter.detach().double().numpy().copy() for name, parameter in module.named_parameters()}
+    optimizer = build_adamw(module, betas, decay, gate_lr_scale=4.0)
+    first, second = ({name: np.zeros_like(value) for name, value in expected.items()} for _ in range(2))
+    for count, rate in enumerate(rates, start=1):
+        for name, parameter in module.named_parameters():
+            gradient = torch.randn_like(parameter)
+            parameter.grad, g = gradient, gradient.double().numpy()
+            own = rate * (4.0 if name in ("block.gate", "norm.scale") else 1.0)
+            first[name] = betas[0] * first[name] + (1 - betas[0]) * g
+            second[name] = betas[1] * second[name] + (1 - betas[1]) * g**2
+            expected[name] *= 1 - own * (decay if name == "linear.weight" else 0.0)
+            moments = first[name] / (1 - betas[0] ** count), second[name] / (1 - betas[1] ** count)
+            expected[name] -= own * moments[0] / (np.sqrt(moments[1]) + 1e-8)
+        apply(optimizer, rate, torch.zeros(()))
+    for name, parameter in module.named_parameters():
+        np.testing.assert_allclose(parameter.detach(), expected[name], rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_every_optimizer_has_the_papers_betas_and_weight_decay(shards: Path) -> None:
+    task = make_task(shards, stage1__ar_weight_decay=0.03)
+    for name, betas, decay in (
+        ("tokenizer", (0.0, 0.99), 0.0),
+        ("discriminator", (0.0, 0.99), 1e-4),
+        ("joint_ar", (0.9, 0.99), 0.03),
+    ):
+        groups = task.state.optimizers[name].param_groups
+        assert {group["betas"] for group in groups} == {betas}
+        assert {group["weight_decay"] for group in groups} == {0.0, decay}
+
+
+def test_stage_2_clips_its_gradient_and_has_the_papers_betas(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = tiny_params(ar__clip=0.25, ar__weight_decay=0.03)
+    run_stages(params, shards, ["tokenizer", "tokens"])
+    task = ARTask(params, Path("tokens"), start_accelerator())
+    (groups,) = (optimizer.param_groups for optimizer in task.state.optimizers.values())
+    assert {group["betas"] for group in groups} == {(0.9, 0.96)}
+    assert {group["weight_decay"] for group in groups} == {0.0, 0.03}
+    task.gradients(0, next(task.batches(0)))
+
+    def gradients() -> dict[str, Tensor]:
+        return {
+            name: parameter.grad.clone()
+            for name, parameter in task.model.named_parameters()
+            if parameter.grad is not None
+        }
+
+    before, applied = gradients(), []
+    norm = gradient_norm(task.optimizer)
+    assert norm > 0.25
+    monkeypatch.setattr(ar_training, "apply", lambda *_: applied.append(gradients()))
+    task.update(0, {"ar": norm}, torch.zeros(()))
+    torch.testing.assert_close(
+        applied, [{name: own * 0.25 / norm for name, own in before.items()}], rtol=1e-4, atol=1e-8
+    )
