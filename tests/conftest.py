@@ -10,6 +10,7 @@ from preloaded import Preloaded
 from tiny import tiny_params, write_image_folder
 from training_run import run_stages
 
+from prologue.core import precision
 from prologue.data.shards import write_shards
 
 
@@ -19,6 +20,15 @@ def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
     monkeypatch.setenv("PROLOGUE_THREADS", "1")
     monkeypatch.setenv("PROLOGUE_WORKERS", "0")  # starting processes takes longer than what they do in tests
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_precision_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is timed beside other tests is not what the user's runs go by."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(precision, "user_cache_path", lambda _: folder)
+        yield
 
 
 @pytest.fixture(scope="session")

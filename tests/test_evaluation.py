@@ -297,13 +297,15 @@ def test_reconstruction_metrics_and_figures(run: Path, params: Params, tmp_path:
     assert -1 <= metrics["ssim"] < 1
     assert 0 < metrics["l1"] < 2
     assert metrics["perceptual_lite0"] > 0
-    assert metrics["visual_entropy"] == pytest.approx(np.log(metrics["visual_perplexity"]))
     assert 0 < metrics["prologue_usage"] <= 1
     assert 1 <= metrics["visual_perplexity"] <= params.tokenizer.codebook
     assert metrics["images"] == 2 * VAL
     tokenizer = load_tokenizer(run / "tokenizer")
     tokens = tokenizer.encode(torch.from_numpy(pixels_of(run)).permute(0, 3, 1, 2))
     again = tokenizer.encode(to_uint8(tokenizer.decode(tokens.visual)))
+    shares = tokens.visual.flatten().bincount() / tokens.visual.numel()
+    assert metrics["visual_entropy"] == pytest.approx(-torch.xlogy(shares, shares).sum().item(), abs=0.02)
+    assert metrics["visual_perplexity"] == pytest.approx(np.exp(metrics["visual_entropy"]))
     assert tokens.prologue is not None
     assert again.prologue is not None
     for segment, first, second in (
@@ -323,6 +325,19 @@ def test_reconstruction_metrics_and_figures(run: Path, params: Params, tmp_path:
     for name in ("reconstructions", "codebook_usage"):
         with Image.open(tmp_path / f"{name}.png") as figure:
             assert min(figure.size) > 100
+
+
+def test_the_extractor_gives_the_features_that_published_distances_are_of() -> None:
+    """Numbers of its first release: another resampling, size or rounding would change every distance unnoticed."""
+    ramp = np.add.outer(np.arange(32) * 5, np.arange(32) * 2)
+    image = np.stack([ramp % 256, (ramp * 3) % 256, (255 - ramp) % 256]).astype(np.uint8)
+    pool, logits = Extractor("lite2")(torch.from_numpy(image)[None])
+    expected = torch.tensor([0.0, 0.0, 2.70772, 0.0, 0.33710, 0.61893, 0.45905, 0.0])
+    torch.testing.assert_close(pool[0, :8], expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        logits[0, :4], torch.tensor([-2.18239, 2.10310, -1.66530, -2.86554]), rtol=1e-3, atol=1e-3
+    )
+    assert pool.norm().item() == pytest.approx(29.5009, rel=1e-3)
 
 
 def test_reference_of_other_images_is_refused(run: Path, params: Params, tmp_path: Path) -> None:

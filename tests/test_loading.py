@@ -35,7 +35,10 @@ def test_shards_can_be_read_in_forked_and_unpickled_copies(shards: Path) -> None
     assert pickle.loads(pickle.dumps(images)).read(5) == expected
     child = os.fork()
     if child == 0:
-        os._exit(0 if all(images.read(5) == expected for _ in range(100)) else 1)
+        try:
+            os._exit(0 if all(images.read(5) == expected for _ in range(100)) else 1)
+        finally:  # else an error would go on as another pytest
+            os._exit(2)
     assert os.waitpid(child, 0)[1] == 0
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from calls import record_calls
 from tiny import tiny_params
 
 from prologue.core import precision
@@ -33,4 +34,8 @@ def test_auto_is_what_pays_and_is_timed_once(
 
 def test_products_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "SIZE", 64)
-    assert 0 < precision._product_seconds(torch.bfloat16) < 5
+    products = record_calls(monkeypatch, torch.nn.functional, "linear")
+    for dtype in (torch.float32, torch.bfloat16):
+        products.clear()
+        assert precision._product_seconds(dtype) > 0
+        assert {factor.dtype for factors in products for factor in factors} == {dtype}

@@ -30,6 +30,7 @@ from prologue.pipeline import samples as samples_stage
 from prologue.pipeline.samples import make_samples
 from prologue.sampling import Choice, Choices, Guidance, generate, generation, graphs
 from prologue.sampling import images as image_sampling
+from prologue.sampling.decoding import Decoder
 from prologue.sampling.generation import TokenSampler
 from prologue.sampling.images import token_samplers
 from prologue.sampling.independent import independent_ids

@@ -25,6 +25,7 @@ from prologue.evaluation.attention import evaluate_attention
 from prologue.models.dropout import RowDropout, key_rows
 from prologue.models.saved import load_ar, load_tokenizer
 from prologue.models.tokenizer import Tokenizer
+from prologue.models.transformer import Block
 from prologue.pipeline.ar import make_ar
 from prologue.report.live import write_page
 from prologue.sampling import generate
@@ -241,7 +242,6 @@ def test_the_token_cache_holds_what_the_tokenizer_encodes(shards: Path) -> None:
         assert cached.prologue is not None
         assert torch.equal(expected.prologue, cached.prologue)
         assert cache.labels[index] == images.labels[index]
-        assert torch.equal(tokenizer.decode(cached.visual), tokenizer.decode(expected.visual))
 
 
 def test_a_killed_token_cache_goes_on_with_the_missing_shards(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,7 +281,7 @@ def test_micro_batches_recomputed_activations_and_compiled_blocks_give_the_same_
 ) -> None:
     """Batch norm sees the micro-batch, so the discriminator is left out."""
     compiling = TorchDynamoPlugin(backend="EAGER", use_regional_compilation=True)
-    gradients = []
+    gradients, blocks = [], list[int]()
     for environment in ({}, {"PROLOGUE_MICRO_BATCH": "2"}, {"PROLOGUE_RECOMPUTE": "1"}, {"COMPILED": "1"}):
         with monkeypatch.context() as patch:
             for name, value in environment.items():
@@ -289,9 +289,13 @@ def test_micro_batches_recomputed_activations_and_compiled_blocks_give_the_same_
             if "COMPILED" in environment:
                 patch.setitem(AcceleratorState._shared_state, "dynamo_plugin", compiling)
             task = make_task(tiny_params(stage1__adversarial=0), shards)
+            forwards = record_calls(patch, Block, "forward")
             losses = task.gradients(0, next(task.batches(0)))
+            blocks.append(len(forwards))
             parameters = [*task.model.named_parameters(), *task.joint_ar.named_parameters()]
             gradients.append(losses | {name: parameter.grad for name, parameter in parameters})
+    whole, micro, recomputed, _ = blocks
+    assert micro == recomputed == 2 * whole
     for other in gradients[1:]:
         torch.testing.assert_close(other, gradients[0], rtol=1e-4, atol=1e-6)
     monkeypatch.setenv("PROLOGUE_MICRO_BATCH", "3")
