@@ -15,6 +15,7 @@ import torch
 import yaml
 from huggingface_hub.errors import HFValidationError
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from tiny import ROOT, tiny_params
 from torch.nn.functional import cross_entropy
 from trained_project import make_trained_project
@@ -162,7 +163,54 @@ def test_encoding_and_decoding_are_the_tokenizers(run: Run, project: Path) -> No
     photo = Path("photos/0.png").read_bytes()
     status, printed = run("encode", "photos/0.png", "--model", project, "--output", "photos/0.npz")
     assert (status, Path("photos/0.png").read_bytes()) == (1, photo)
-    assert "photos/0.png is one of the images, and would be overwritten" in printed
+    assert "photos/0.png is one of the inputs, and would be overwritten" in printed
+    for words in (
+        ("sample", project, "--prologue-from", "photos/0.png", "--output", "photos/0.png"),
+        ("decode", "ids.npz", "--model", project, "--output", "ids.npz"),
+    ):
+        status, printed = run(*words)
+        assert status == 1
+        assert "is one of the inputs, and would be overwritten" in printed
+
+
+def test_models_of_different_runs_are_told_and_never_decode_what_the_other_encoded(run: Run, project: Path) -> None:
+    shutil.copytree(project, "own")
+    assert run("export", "before", "--model", "own")[0] == 0
+    hashed = load_generator("own").weights_sha256
+    write_json(Path("own/reports/metrics/samples.json"), {"weights_sha256": hashed})
+    write_photos()
+    assert "warning" not in run("encode", "photos", "--model", "own", "--output", "ids.npz")[1]
+    file = Path("own/models/attached/model.safetensors")  # as Stage 1 alone would leave it, run again
+    save_file({name: tensor + 0.01 for name, tensor in load_file(file).items()}, file)
+    assert "is not what the last samples were drawn from" in run("sample", "own", "--images", 2)[1]
+    status, printed = run("decode", "ids.npz", "--model", "own")
+    assert status == 1
+    assert "ids.npz was encoded by another tokenizer; give the --model that encoded it" in printed
+    assert run("decode", "ids.npz", "--model", "before")[0] == 0
+    with np.load("ids.npz") as ids:
+        arrays = {name: ids[name] for name in ids.files if name != "recipe"}
+    np.savez("short.npz", **(arrays | {"names": arrays["names"][:1]}))
+    assert "are not of as many images" in run("decode", "short.npz", "--model", "own")[1]
+
+
+def test_without_a_model_of_the_project_the_one_that_ships_is_named_and_not_exported(run: Run) -> None:
+    assert "there is no models/ar here; this is the small model" in run("sample", "--images", 1)[1]
+    status, printed = run("export", "out")
+    assert status == 1
+    assert "there is no models/ar here to export" in printed
+    assert not Path("out").exists()
+
+
+def test_an_export_takes_the_place_of_nothing_but_an_export(run: Run, project: Path) -> None:
+    Path("web").mkdir()
+    Path("web/main.js").write_text("mine")
+    write_json(Path("web/manifest.json"), {"main.js": sha256(Path("web/main.js"))})  # of another kind of program
+    assert "web holds something else, main.js" in run("export", "web", "--model", project)[1]
+    assert run("export", "own", "--model", project)[0] == 0
+    assert run("export", "own", "--model", project)[0] == 0
+    Path("own/README.md").write_text("my own words")
+    assert "own holds something else, README.md" in run("export", "own", "--model", project)[1]
+    assert Path("own/README.md").read_text() == "my own words"
 
 
 @pytest.mark.parametrize(
@@ -292,6 +340,11 @@ def test_the_card_tells_what_the_run_recorded_and_nothing_else(run: Run, project
     shutil.copytree(ROOT / "reports" / "metrics", "whole/reports/metrics")
     Path("whole/data/shards").mkdir()
     Path("whole/data/shards/manifest.json").write_text("{}")
+    assert run("export", "of-others", "--model", "whole")[0] == 0
+    assert "## Training" not in Path("of-others/README.md").read_text(), "the metrics are of other weights"
+    assert not Path("of-others/metrics.json").exists()
+    samples = Path("whole/reports/metrics/samples.json")
+    write_json(samples, read_json(samples) | {"weights_sha256": load_generator("whole").weights_sha256})
     assert run("export", "told", "--model", "whole", "--name", "a name")[0] == 0
     card = Path("told/README.md").read_text()
     psnr = read_json(ROOT / "reports" / "metrics" / "evaluate_reconstruction.json")["psnr"]
@@ -312,6 +365,9 @@ def test_the_card_tells_what_the_run_recorded_and_nothing_else(run: Run, project
         card = Path("of/README.md").read_text()
         assert ("license: mit" in card) == mit
         assert ("Imported: the tokenizer (folder). Trained were" in card) == (source == "folder")
+    write_json(Path("whole/reports/metrics/tokenizer.json"), {"imported": {"vq.pt": "0123"}})
+    assert run("export", "imported", "--model", "whole")[0] == 0
+    assert not Path("imported/LICENSE").exists(), "the run imported its tokenizer, whatever params.yaml says now"
     assert read_json(Path("told/metrics.json"))["evaluate_reconstruction"]["psnr"] == psnr
     assert Path("told/params.yaml").read_bytes() == Path("whole/params.yaml").read_bytes()
     parts = card.split("## ")[1:]

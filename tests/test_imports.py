@@ -114,6 +114,10 @@ def test_a_wrong_or_partial_vq_model_is_refused_by_name(vq_folder: Path) -> None
     with pytest.raises(PrologueError, match=r"18 is no multiple of .*safetensors's patch of 4 px"):
         load_tokenizer(vq_folder, image_size=18, pixels="signed")
     file = vq_folder / "diffusion_pytorch_model.safetensors"
+    (alone := vq_folder / "alone").mkdir()
+    shutil.copy(file, alone)
+    with pytest.raises(PrologueError, match=r"has no config\.json of a VQModel beside it"):
+        load_tokenizer(alone, image_size=16)
     tensors = load_file(file)
     del tensors["quant_conv.weight"]
     save_file(tensors, file)

@@ -5,11 +5,13 @@ import os
 import tarfile
 import zipfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from image_files import WRITERS, Writer, class_files, encoded, noise, params, write_folder, write_tar, write_zip
+from matplotlib import font_manager
 from reading import HELD_OUT, TWO, Files, expect, read
 
 from prologue.core.errors import PrologueError
@@ -219,7 +221,9 @@ def test_links_are_followed_in_folders_and_in_tars(tmp_path: Path) -> None:
     expect(read(tmp_path / "a.tar", tmp_path / "shards"), {"cat": 20, "dog": 30}, (40, 10))
 
 
-def test_names_that_look_alike_are_one_class_and_pictures_show_their_letters(tmp_path: Path) -> None:
+def test_names_that_look_alike_are_one_class_and_pictures_show_their_letters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     composed, decomposed = "caf\u00e9", "cafe\u0301"
     files = class_files(10, composed, "tea") | {
         f"{decomposed}/b{n}.png": encoded(noise(seed=4000 + n)) for n in range(10)
@@ -227,6 +231,9 @@ def test_names_that_look_alike_are_one_class_and_pictures_show_their_letters(tmp
     expect(read(write_zip(files, tmp_path / "a.zip"), tmp_path / "shards"), {composed: 20, "tea": 10}, (20, 10))
     assert font_for("Größe א", 14)[1] == "Größe א"
     assert font_for("\U0001fae0!", 14)[1] in ("\U0001fae0!", "U+1FAE0!")  # as an installed font has it or not
+    gone = replace(font_manager.fontManager.ttflist[0], fname="/gone.ttf", style="normal", weight=400)
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", [gone])
+    assert font_for("\U0001fae1!", 14)[1] == "U+1FAE1!"
 
 
 def test_the_fingerprint_of_a_source_changes_with_its_files_alone(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from prologue.core.errors import PrologueError
 from prologue.core.recipe import KEY as RECIPE
 from prologue.generator.folders import load_generator
 from prologue.play.answers import Answers
-from prologue.play.server import MOST_BYTES, is_loopback, serve
+from prologue.play.server import MOST_BYTES, is_own_name, serve
 
 ASKED = {
     "label": 1,
@@ -99,7 +99,7 @@ def test_a_photo_becomes_ids(address: tuple[str, int]) -> None:
 @pytest.mark.parametrize(
     ("path", "body", "headers", "status", "said"),
     [
-        ("/", None, {"Host": "prologue.example"}, 403, "loopback"),
+        ("/", None, {"Host": "prologue.example"}, 403, "its own address"),
         ("/draw", ASKED, {"Origin": "http://prologue.example"}, 403, "its own page alone"),
         ("/draw", ASKED, {"Origin": "null"}, 403, "its own page alone"),
         ("/", None, {"Host": "[127.0.0.1"}, 400, "no such address"),
@@ -111,7 +111,7 @@ def test_a_photo_becomes_ids(address: tuple[str, int]) -> None:
         ("/draw", {**ASKED, "prologue": [0, 1]}, {}, 422, "a prologue is 3 ids below 8"),
         ("/draw", {**ASKED, "prologue": [0, 1, 8]}, {}, 422, "a prologue is 3 ids below 8"),
         ("/encode", b"no image", {}, 422, "does not decode"),
-        ("/encode", b"", {"Content-Length": str(MOST_BYTES + 1)}, 413, "are refused"),
+        ("/encode", bytes(2 * MOST_BYTES), {}, 413, "are refused"),  # which is sent before an answer is read
         ("/draw", b"", {"Content-Length": "9" * 5000}, 413, "are refused"),
     ],
 )
@@ -150,10 +150,13 @@ def test_it_listens_on_the_loopback_and_keeps_its_page_to_itself(address: tuple[
     assert status == 200
     assert "<h1>Prologue playground</h1>" in page
     assert "default-src 'none'" in str(response.getheader("Content-Security-Policy"))
-    assert is_loopback("127.0.0.1")
-    assert is_loopback("::1")
-    assert not is_loopback("0.0.0.0")
-    assert not is_loopback("prologue.example")
+    for host, own, others in (
+        ("127.0.0.1", ("127.0.0.1", "localhost", "::1"), ("10.0.0.7", "prologue.example", "")),
+        ("0.0.0.0", ("10.0.0.7", "localhost", socket.gethostname().lower()), ("prologue.example", "")),
+        ("gpu-node", ("gpu-node", "10.0.0.7"), ("prologue.example", "")),
+    ):
+        assert all(is_own_name(name, host) for name in own), host
+        assert not any(is_own_name(name, host) for name in others), host
     with pytest.raises(PrologueError, match="give another --port"):
         serve(Answers(load_generator("small")), *address)
 

@@ -141,6 +141,14 @@ def test_what_cannot_be_used_is_refused_by_name(write: Callable[[Path], object],
         load_tokenizer(tmp_path)
 
 
+def test_whatever_bytes_a_file_of_weights_holds_it_is_refused_in_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pt"
+    for first in range(256):
+        file.write_bytes(bytes([first]) + b"ello, this is no checkpoint")
+        with pytest.raises(PrologueError, match=r"weights\.pt (is damaged or no file of weights|holds )"):
+            load_tokenizer(file)
+
+
 def test_variants_of_taming_and_titok_are_refused_by_name(tmp_path: Path) -> None:
     shutil.copytree(TAMING, tmp_path / "taming")
     config = tmp_path / "taming" / "configs" / "model.yaml"

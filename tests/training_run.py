@@ -45,7 +45,8 @@ def run_stages(params: Params, shards: Path, stages: list[str], folder: Path = P
 def main() -> None:
     """Run as the command line says; errors meant for the user end the process with their message."""
     faulthandler.dump_traceback_later(200, exit=True)  # where it hangs
-    own = {key.replace(".", "__"): parse_yaml(value) for key, _, value in (w.partition("=") for w in sys.argv[3:])}
+    given = (word.partition("=") for word in sys.argv[3:])
+    own = {key.replace(".", "__"): parse_yaml(value, key) for key, _, value in given}
     try:
         run_stages(tiny_params(**own), Path(sys.argv[1]), sys.argv[2].split(","))
     except PrologueError as error:

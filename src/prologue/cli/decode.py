@@ -25,10 +25,11 @@ def run(given: argparse.Namespace) -> None:
     """Write the images. Raises PrologueError for ids that the model does not have."""
     from prologue.figures.grids import image_grid  # these need torch, which takes seconds to load
     from prologue.figures.samples import COLUMNS
-    from prologue.generator.files import check_output, read_ids, write_images
+    from prologue.generator.files import check_apart, check_output, read_ids, write_images
     from prologue.generator.folders import load_generator
 
     check_output(given.output)
+    check_apart(given.output, [given.ids])
     generator = load_generator(given.model)
     tokens, names = read_ids(given.ids, generator.tokenizer)
     images = generator.pixels(tokens)

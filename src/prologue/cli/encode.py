@@ -33,10 +33,11 @@ def run(given: argparse.Namespace) -> None:
     from prologue.core.files import check_file, replacing
     from prologue.core.recipe import save_picture
     from prologue.figures.grids import pair_grid
-    from prologue.generator.files import photo_paths, read_photos, write_ids
+    from prologue.generator.files import TOKENIZER, check_apart, photo_paths, read_photos, write_ids
     from prologue.generator.folders import load_generator
     from prologue.measures.images import image_psnr
     from prologue.models.tokenizer import join_tokens
+    from prologue.models.weights import weights_sha256
     from prologue.pipeline.describe import bits_per_pixel
 
     if given.output.suffix != ".npz":
@@ -46,8 +47,7 @@ def run(given: argparse.Namespace) -> None:
     check_file(picture)
     generator = load_generator(given.model)
     size, paths = generator.tokenizer.config.image_size, photo_paths(given.images)
-    if picture.resolve() in {path.resolve() for path in paths}:
-        raise PrologueError(f"{picture} is one of the images, and would be overwritten; give another --output")
+    check_apart(picture, paths)
     batches, measured = [], []
     for photos in read_photos(paths, size):
         batches.append(generator.encode(photos))
@@ -56,7 +56,8 @@ def run(given: argparse.Namespace) -> None:
         if len(batches) == 1:  # a picture of thousands could be opened by nothing
             pairs = pair_grid(photos[:SHOWN].permute(0, 2, 3, 1).numpy(), copies[:SHOWN], PAIRS_PER_ROW)
     tokens, psnr = join_tokens(batches), torch.cat(measured)
-    recipe = generator.recipe(encoded=[path.name for path in paths])
+    known = {TOKENIZER: weights_sha256(generator.tokenizer), "encoded": [path.name for path in paths]}
+    recipe = generator.recipe(**known)
     write_ids(given.output, tokens, [path.name for path in paths], recipe)
     with replacing(picture) as temporary:
         save_picture(pairs, temporary, "png", recipe, "compositeWithTrainedAlgorithmicMedia")

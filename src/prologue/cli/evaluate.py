@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from prologue.cli.commands import Commands, add_command, positive, shown
@@ -44,7 +45,7 @@ def run(given: argparse.Namespace) -> None:
         return
     table = Table("metric", "value")
     for name, value in metrics.items():
-        table.add_row(name, shown(value))
+        table.add_row(name, escape(shown(value)))
     Console().print(table)
     if given.output:
         write_json(given.output, metrics)

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from prologue.cli.commands import Commands, add_command
+from prologue.core.errors import PrologueError
 
 EXAMPLES = """\
   prologue export ~/my-model                              equal to the bit when it is loaded again
@@ -29,8 +30,11 @@ def run(given: argparse.Namespace) -> None:
     from prologue.generator.folders import load_generator
     from prologue.sampling.images import DTYPES
 
-    export(load_generator(given.model), given.output, DTYPES[given.dtype], given.name)
+    generator = load_generator(given.model)
+    if generator.ships and given.model is None:
+        raise PrologueError("there is no models/ar here to export: run `dvc repro`, or give --model")
+    export(generator, given.output, DTYPES[given.dtype], given.name)
     megabytes = sum(file.stat().st_size for file in given.output.rglob("*") if file.is_file()) / 1e6
+    print(f"{given.output}: {megabytes:.1f} MB; `prologue sample {given.output}` draws from it")
     if given.push:
         print(f"uploaded to {push(given.output, given.push)}, private if it is new")
-    print(f"{given.output}: {megabytes:.1f} MB; `prologue sample {given.output}` draws from it")

@@ -28,6 +28,7 @@ def run(given: argparse.Namespace) -> None:
         print(json.dumps(recipe | ({"digital_source_type": source} if source else {})))
         return
     for key, value in recipe.items():
-        print(f"{key}: {value if isinstance(value, str | int | float) else json.dumps(value)}")
+        plain = isinstance(value, str) and value.isprintable()  # else escapes of a stranger's file reach the terminal
+        print(f"{key if key.isprintable() else json.dumps(key)}: {value if plain else json.dumps(value)}")
     if source:
         print(f"digital source type: {source}")

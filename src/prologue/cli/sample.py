@@ -62,7 +62,7 @@ def run(given: argparse.Namespace) -> None:
     import torch  # takes seconds to load, as what needs it does
 
     from prologue.figures.samples import turns_grid
-    from prologue.generator.files import check_output, photo_paths, read_photos, write_images
+    from prologue.generator.files import check_apart, check_output, photo_paths, read_photos, write_images
     from prologue.generator.folders import load_generator
 
     check_output(given.output)
@@ -73,6 +73,7 @@ def run(given: argparse.Namespace) -> None:
     if given.hold_prologue and not given.classes:
         chosen = chosen[:HELD_CLASSES]
     photos = photo_paths([given.prologue_from]) if given.prologue_from else []
+    check_apart(given.output, photos)
     count = given.images or (HELD_OF_CLASS * len(chosen) if given.hold_prologue else max(IMAGES, len(photos)))
     labels = [chosen[image % len(chosen)] for image in range(count)]
     settings, prologue = _settings(generator, given), None

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from prologue.cli.commands import Commands, add_command, shown
@@ -54,6 +55,6 @@ def _everything(metrics: Metrics) -> Table:
     table = Table("stage", "metric", "value")
     for stage, values in metrics.items():
         for name, value in values.items():
-            table.add_row(stage, name, shown(value))
+            table.add_row(stage, escape(name), escape(shown(value)))
         table.add_section()
     return table

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from prologue.core.errors import PrologueError
 
@@ -93,13 +94,19 @@ def read_json(path: Path) -> Any:
 
 
 def read_yaml(path: Path) -> Any:
-    """Read a YAML file as DVC does, by YAML 1.2, where yes and no are strings. Raises ruamel.yaml's YAMLError."""
-    return parse_yaml(path.read_text(encoding="utf-8"))
+    """Read a YAML file as DVC does, by YAML 1.2, where yes and no are strings. Raises PrologueError if it is none."""
+    try:
+        return parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        raise PrologueError(f"{path} is not valid YAML: {error}") from None
 
 
-def parse_yaml(text: str) -> Any:
-    """The same of a file's content."""
-    return YAML(typ="safe").load(text)
+def parse_yaml(text: str, source: str) -> Any:
+    """The same of the content of a file, which is called `source`."""
+    try:
+        return YAML(typ="safe").load(text)
+    except YAMLError as error:
+        raise PrologueError(f"{source} is not valid YAML: {error}") from None
 
 
 def sha256(path: Path) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
-from ruamel.yaml.error import YAMLError
 
 from prologue.core.errors import PrologueError
 from prologue.core.files import read_yaml
@@ -32,8 +31,8 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         values = read_yaml(path)
     except FileNotFoundError:
         raise ParamsError(f"{path} not found: run from the root of the project") from None
-    except YAMLError as error:
-        raise ParamsError(f"{path} is not valid YAML: {error}") from None
+    except PrologueError as error:
+        raise ParamsError(str(error)) from None
     return validate(values, str(path))
 
 

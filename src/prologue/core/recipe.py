@@ -99,7 +99,10 @@ def _of_picture(image: Image.Image) -> tuple[Recipe, str | None]:
 
 def _parsed(content: str) -> Recipe:
     """A recipe of its text. Raises ValueError for what is none."""
-    found = json.loads(content) if len(content) <= MOST_BYTES else None
+    try:
+        found = json.loads(content) if len(content) <= MOST_BYTES else None
+    except RecursionError:
+        found = None
     if not isinstance(found, dict):
         raise ValueError("no recipe")
     return found

@@ -70,7 +70,9 @@ def apply_overrides(overrides: Overrides, path: Path = PARAMS_FILE) -> Params:
 
 def override(overrides: Overrides, path: Path = PARAMS_FILE) -> dict[str, Any]:
     """A file's plain values with dotted keys overridden. Raises ParamsError for a section that does not exist."""
-    values: dict[str, Any] = read_yaml(path)
+    values = read_yaml(path)
+    if not isinstance(values, dict):
+        raise ParamsError(f"{path} holds no params")
     for key, value in overrides.items():
         section: Any = values
         *parents, last = key.split(".")

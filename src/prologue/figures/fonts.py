@@ -37,4 +37,12 @@ def _installed_with(letters: frozenset[str]) -> str | None:
         for font in font_manager.fontManager.ttflist
         if font.style == "normal" and font.weight == 400 and "Last Resort" not in font.name  # has a box for everything
     }
-    return next((path for path in sorted(installed) if not _lacking(path, letters)), None)
+    return next((path for path in sorted(installed) if _has(path, letters)), None)
+
+
+def _has(path: str, letters: frozenset[str]) -> bool:
+    """Whether a font has all letters; one that matplotlib remembers and that is gone or broken has none."""
+    try:
+        return not _lacking(path, letters)
+    except (OSError, RuntimeError):
+        return False

@@ -38,22 +38,28 @@ def is_mit(project: Path | None) -> bool:
     """Whether weights are under the licence of this project: none is imported, and their images came with it."""
     if project is None or data_licence(project) is None:
         return False
-    return trains_both(load_params(project / "params.yaml"))
+    measured = [name for values in read_metrics(project / METRICS).values() for name in values]
+    imported = any(name.startswith("imported.") for name in measured)
+    return trains_both(load_params(project / "params.yaml")) and not imported
 
 
-def has_record(project: Path) -> bool:
-    """Whether the metrics of a project's last run are at hand, and the data that it was trained on."""
-    return (project / MANIFEST).is_file() and (project / METRICS).is_dir()
+def record_of(generator: Generator) -> Path | None:
+    """The project whose last run drew its samples from these very weights; None where nothing tells of them."""
+    project = generator.project
+    if project is None or not (project / MANIFEST).is_file():
+        return None
+    metrics = read_metrics(project / METRICS)
+    known = metrics.get("samples", {}).get("weights_sha256") == generator.weights_sha256
+    return project if known and "shards" in metrics else None
 
 
 def model_card(generator: Generator, dtype: torch.dtype, name: str, figures: list[str]) -> str:
     """The README.md of a generator exported as `name`: what it is, how it came about, what it measures, its limits.
 
-    `figures` are the names of pictures in its figures/. Of a model whose project is not at hand it says what the model
-    itself tells.
+    `figures` are the names of pictures in its figures/. Without a record it says what the model itself tells.
     """
-    project = generator.project
-    run = _recorded(project) if project and has_record(project) else None
+    project = record_of(generator)
+    run = _recorded(project) if project else None
     mit = is_mit(project)
     config = generator.tokenizer.config
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True)
@@ -96,7 +102,7 @@ def _recorded(project: Path) -> dict[str, Any]:
         "trained": " and ".join(f"{what} for {count:,} steps" for what, count in steps.items() if count),
         "imported": " and ".join(f"{what} ({kind})" for what, kind in origins.items() if kind != "train"),
         "seed": params.seed,
-        "hardware": ", ".join(sorted({str(values.get("gpu", values["cpu"])) for values in metrics.values()})),
+        "hardware": ", ".join(sorted({str(values.get("gpu", values.get("cpu"))) for values in metrics.values()})),
         "hours": f"{hours:.2f}",
         "watts": watts,
         "watt_hours": f"{hours * watts:.0f}",

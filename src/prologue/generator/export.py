@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from prologue.core.errors import PrologueError
 from prologue.core.files import check_replaceable, read_json, replacing, sha256, write_json
-from prologue.generator.card import METRICS, has_record, is_mit, model_card
+from prologue.generator.card import METRICS, is_mit, model_card, record_of
 from prologue.generator.folders import CONFIG, GeneratorConfig
 from prologue.generator.generator import Generator
 from prologue.models.saved import save_model
@@ -27,8 +27,7 @@ def export(generator: Generator, output: Path, dtype: torch.dtype, name: str | N
 
     Raises PrologueError where something else lies there.
     """
-    manifest = output / MANIFEST
-    check_replaceable(output, {MANIFEST, *read_json(manifest)} if manifest.is_file() else ())
+    check_replaceable(output, _own_files(output))
     config = GeneratorConfig(
         format="prologue",
         name=name or generator.name,
@@ -42,15 +41,26 @@ def export(generator: Generator, output: Path, dtype: torch.dtype, name: str | N
         for part in ("tokenizer", "ar"):
             _round(folder / part / "model.safetensors", dtype)
         write_json(folder / CONFIG, config.model_dump())
-        figures = _copy_figures(generator.project, folder / "figures")
-        _copy_record(generator.project, folder)
+        project = record_of(generator)
+        figures = _copy_figures(project, folder / "figures")
+        _copy_record(project, folder)
         (folder / "README.md").write_text(model_card(generator, dtype, config.name, figures))
-        if is_mit(generator.project):
+        if is_mit(project):
             licence = distribution("prologue").read_text("licenses/LICENSE")
             assert licence, "this project is installed without its licence"
             (folder / "LICENSE").write_text(licence)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         write_json(folder / MANIFEST, {path.relative_to(folder).as_posix(): sha256(path) for path in files})
+
+
+def _own_files(folder: Path) -> set[str]:
+    """Files of a folder that an earlier export wrote and nobody has changed since."""
+    try:
+        hashes = read_json(folder / MANIFEST)
+        GeneratorConfig.model_validate(read_json(folder / CONFIG))
+        return {MANIFEST} | {name for name, known in hashes.items() if sha256(folder / name) == known}
+    except (OSError, ValueError, AttributeError):  # it is none, and no manifest of ours
+        return set()
 
 
 def push(folder: Path, repository: str) -> str:
@@ -59,13 +69,13 @@ def push(folder: Path, repository: str) -> str:
     Returns its address. Raises PrologueError for what the Hub says against it.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+    from huggingface_hub.errors import HFValidationError, HTTPError, LocalTokenNotFoundError  # type: ignore[attr-defined]
 
     api = HfApi()
     try:
         address = api.create_repo(repository, private=True, exist_ok=True)
         api.upload_folder(repo_id=repository, folder_path=folder)
-    except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OSError) as error:
+    except (HTTPError, HFValidationError, LocalTokenNotFoundError, OSError) as error:
         raise PrologueError(f"{repository} was not uploaded: {error}; `hf auth login` sets your token") from None
     return str(address)
 
@@ -80,7 +90,7 @@ def _round(weights: Path, dtype: torch.dtype) -> None:
 
 def _copy_record(project: Path | None, output: Path) -> None:
     """Copy the params of a run, and all that its stages measured as one file."""
-    if project is None or not has_record(project):
+    if project is None:
         return
     shutil.copyfile(project / "params.yaml", output / "params.yaml")
     stages = sorted((project / METRICS).glob("*.json"))

@@ -1,5 +1,6 @@
 """Photos in, pictures and ids out: the files of the commands that use a generator."""
 
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,20 @@ from torch import Tensor
 from prologue.core.errors import PrologueError
 from prologue.core.files import check_replaceable, check_writable, replacing
 from prologue.core.npz import DAMAGED
-from prologue.core.recipe import Recipe, recipe_array, save_picture
+from prologue.core.recipe import Recipe, read_recipe, recipe_array, save_picture
 from prologue.data.images import open_image, to_rgb
 from prologue.data.sources.base import Unusable
 from prologue.data.sources.images import image_paths
 from prologue.data.transforms import center_crop
 from prologue.data.verify import check_image, check_size
 from prologue.models.tokenizer import Tokenizer, Tokens
+from prologue.models.weights import weights_sha256
 from prologue.sampling.images import Pixels
 
 MAX_PIXELS = 100_000_000  # of a photo; larger ones are refused as decompression bombs
 BATCH = 256  # photos in memory at once
 PICTURES = (".png", ".webp")
+TOKENIZER = "tokenizer_sha256"  # in the recipe of ids
 WEBP_SIDE = 16383  # px
 
 
@@ -65,6 +68,12 @@ def _read(path: Path, size: int) -> Tensor:
         return read_photo(path.read_bytes(), size)
     except (OSError, Unusable) as error:
         raise PrologueError(f"{path} cannot be used: {error}") from None
+
+
+def check_apart(output: Path, inputs: list[Path]) -> None:
+    """Raise PrologueError where an output would take the place of one of the inputs."""
+    if output.resolve() in {path.resolve() for path in inputs}:
+        raise PrologueError(f"{output} is one of the inputs, and would be overwritten; give another --output")
 
 
 def check_output(output: Path) -> None:
@@ -123,20 +132,34 @@ def write_ids(output: Path, tokens: Tokens, names: list[str], recipe: Recipe) ->
 
 def read_ids(path: Path, tokenizer: Tokenizer) -> tuple[Tokens, list[str]]:
     """What `write_ids` wrote, with the names. Raises PrologueError for ids that are not of this tokenizer."""
+    if path.is_file() and not zipfile.is_zipfile(path):
+        raise PrologueError(f"{path} holds no ids, which `prologue encode` writes: it is no npz")
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         visual = arrays["visual"]
     except DAMAGED as error:
         raise PrologueError(f"{path} holds no ids, which `prologue encode` writes: {error}") from None
+    if (known := _encoded_by(path)) and known != weights_sha256(tokenizer):
+        raise PrologueError(f"{path} was encoded by another tokenizer; give the --model that encoded it")
     config = tokenizer.config
     _check_ids(path, "visual", visual, config.visual_tokens, config.tokenizer.codebook)
     prologue = arrays.get("prologue")
     if prologue is not None and config.prologue is not None:
         _check_ids(path, "prologue", prologue, config.prologue.tokens, config.prologue.codebook)
     names = [str(name) for name in arrays.get("names", range(len(visual)))]
+    if len({len(visual), len(names), *([] if prologue is None else [len(prologue)])}) > 1:
+        raise PrologueError(f"{path}: prologue, visual and names are not of as many images")
     held = None if prologue is None else torch.from_numpy(prologue.astype(np.int64))
     return Tokens(held, torch.from_numpy(visual.astype(np.int64))), names
+
+
+def _encoded_by(path: Path) -> str | None:
+    """Which tokenizer made ids, by the recipe beside them; None where that tells nothing of it."""
+    try:
+        return str(read_recipe(path)[0][TOKENIZER])
+    except (PrologueError, KeyError):
+        return None
 
 
 def _check_ids(path: Path, segment: str, ids: NDArray[np.generic], tokens: int, codes: int) -> None:

@@ -1,5 +1,6 @@
 """Where a generator is found: this project's last run, an exported folder, a published one, or the one that ships."""
 
+import sys
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -51,7 +52,10 @@ def load_generator(model: str | None = None) -> Generator:
 
 
 def _found(model: str | None) -> Generator:
-    if model == SHIPPED or (model is None and not Path("models/ar").is_dir()):
+    if model is None and not Path("models/ar").is_dir():
+        print(f"there is no models/ar here; this is the small model that ships, `{SHIPPED}`", file=sys.stderr)
+        model = SHIPPED
+    if model == SHIPPED:
         return replace(_exported(shipped_folder()), ships=True)
     folder = Path(model or ".")
     if not folder.is_dir():
@@ -59,7 +63,7 @@ def _found(model: str | None) -> Generator:
     if (folder / "models" / "ar").is_dir():
         return _of_project(folder)
     if folder.resolve().name == "models" and (folder / "ar").is_dir():
-        return _of_project(folder.parent)
+        return _of_project(folder.resolve().parent)
     if (folder / CONFIG).is_file():
         return _exported(folder)
     if (folder / "tokenizer").is_dir():
@@ -98,6 +102,13 @@ def _of_project(folder: Path) -> Generator:
     name = folder.resolve().name
     strength = sampling.watermark.strength
     generator = Generator(name, tokenizer, ar, tuple(classes), sampling.cfg, sampling.precision, folder, strength)
+    samples = folder / "reports" / "metrics" / "samples.json"
+    if samples.is_file() and read_json(samples).get("weights_sha256") != generator.weights_sha256:
+        print(
+            f"warning: {models} is not what the last samples were drawn from; unless both its models are of one run, "
+            f"what it draws means nothing: `dvc repro` in {folder.resolve()} brings them together",
+            file=sys.stderr,
+        )
     return _checked(generator, models)
 
 

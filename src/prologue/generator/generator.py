@@ -74,6 +74,7 @@ class Generator:
         """The recipe of images drawn by this model at some settings, marked or not, and by what is given."""
         without = None if self.ar.vocabulary.prologue_tokens else {"prologue"}
         settings = run.model_dump(exclude=without) | {"watermark": {"strength": self.watermark_strength}}
+        settings["precision"] = next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
         return self.recipe(settings=settings, **made)
 
     @property

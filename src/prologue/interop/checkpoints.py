@@ -3,13 +3,13 @@
 import json
 import pickle
 import re
+import struct
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from ruamel.yaml.error import YAMLError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -108,7 +108,7 @@ def read_config(path: Path) -> dict[str, Any]:
     text = path.read_text(errors="replace")
     try:
         config = json.loads(text) if path.suffix == ".json" else read_yaml(path)
-    except (ValueError, YAMLError):
+    except (ValueError, PrologueError):
         config = None
     if not isinstance(config, dict):
         begins = f"it begins with {text[:SHOWN]!r}" if text.strip() else "it is empty"
@@ -133,6 +133,8 @@ def read_state(file: Path) -> dict[str, Tensor]:
                 f"{file} holds {refused[1]} beside its tensors, which could run code and is not loaded: "
                 "save its tensors alone, as safetensors"
             ) from None
+        raise _damaged(file, "no weights that PyTorch saved") from None
+    except (LookupError, ValueError, TypeError, AttributeError, struct.error):  # of bytes that are no pickle
         raise _damaged(file, "no weights that PyTorch saved") from None
     except (SafetensorError, RuntimeError, EOFError, OSError) as error:
         raise _damaged(file, str(error).splitlines()[0] if str(error) else "it is cut off") from None

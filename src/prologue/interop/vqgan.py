@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+from prologue.core.errors import PrologueError
 from prologue.core.params import Pixels
 from prologue.interop.checkpoints import Checkpoint, numbers, shape
 from prologue.interop.tensors import Sources, as_linear, plain
@@ -57,6 +58,11 @@ def vqgan_size(found: Checkpoint, family: str, pixels: Pixels) -> VQModelSize:
     """
     if family == "vq_model" and "block_out_channels" in found.config:
         return VQModelSize(pixels=pixels, vq_model=found.config)
+    if family == "vq_model":
+        raise PrologueError(
+            f"{found.where} has no config.json of a VQModel beside it, which alone tells the groups of its norms: "
+            "give the folder that holds both"
+        )
     names = Names(found, family)
     codebook, code_dim = names.shape("quantize.embedding.weight")
     levels = names.count("encoder.down_blocks")

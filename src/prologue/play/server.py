@@ -5,6 +5,7 @@ the address in `Host` must be one of its own, and that in `Origin`, where there 
 """
 
 import json
+import socket
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -22,6 +23,7 @@ from prologue.play.answers import Answers, DrawRequest
 
 MOST_BYTES = 20 * 2**20  # of an upload
 MOST_JSON = 2**16
+MOST_DROPPED = 2**28  # read of a larger one before it is refused
 PAGE = files("prologue.play") / "page.html"
 POLICY = (
     "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
@@ -30,8 +32,9 @@ POLICY = (
 
 def serve(answers: Answers, host: str, port: int) -> ThreadingHTTPServer:
     """A server that listens; `serve_forever` answers. Raises PrologueError where it cannot listen."""
+    kind = _IPv6Server if ":" in host else ThreadingHTTPServer
     try:
-        return ThreadingHTTPServer((host, port), partial(_Handler, answers, host))
+        return kind((host, port), partial(_Handler, answers, host))
     except (OSError, OverflowError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise PrologueError(f"cannot listen on {host}:{port}: {why}; give another --port") from None
@@ -45,6 +48,23 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def is_own_name(name: str, host: str) -> bool:
+    """Whether a server at `host` goes by a name in `Host`: an address, or what it or its machine is called.
+
+    Any other name that leads here may be one that another site has pointed at it.
+    """
+    if is_loopback(host):
+        return is_loopback(name)
+    try:
+        return bool(ip_address(name))
+    except ValueError:
+        return name in {host, "localhost", socket.gethostname().lower(), socket.getfqdn().lower()}
+
+
+class _IPv6Server(ThreadingHTTPServer):
+    address_family = socket.AF_INET6
 
 
 class _Refused(Exception):
@@ -97,8 +117,8 @@ class _Handler(BaseHTTPRequestHandler):
             name, sender = urlsplit(f"//{host}").hostname or "", None if origin is None else urlsplit(origin).netloc
         except ValueError:
             raise _Refused(HTTPStatus.BAD_REQUEST, "there is no such address") from None
-        if is_loopback(self.own_address) and not is_loopback(name):
-            raise _Refused(HTTPStatus.FORBIDDEN, "this server answers on the loopback address alone")
+        if not is_own_name(name, self.own_address):
+            raise _Refused(HTTPStatus.FORBIDDEN, "this server answers to its own address alone")
         if sender is not None and sender != host:
             raise _Refused(HTTPStatus.FORBIDDEN, "this server answers its own page alone")
 
@@ -117,8 +137,16 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Refused(HTTPStatus.LENGTH_REQUIRED, "say how long the request is")
         if len(length) > len(str(most)) or int(length) > most:  # int refuses thousands of digits
             self.close_connection = True
+            if len(length) < 12:
+                self._drop(int(length))
             raise _Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {most // 2**10} KiB are refused")
         return self.rfile.read(int(length))
+
+    def _drop(self, length: int) -> None:
+        """Read what is refused, up to a limit: else the sender meets a broken connection before it hears why."""
+        left = min(length, MOST_DROPPED)
+        while left > 0 and (part := self.rfile.read(min(left, 2**16))):
+            left -= len(part)
 
     def _page(self) -> None:
         self._send(PAGE.read_bytes(), "text/html; charset=utf-8", HTTPStatus.OK)

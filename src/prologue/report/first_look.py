@@ -29,7 +29,8 @@ def write_first_look(generator: Generator, output: Path) -> Path:
 
     Returns the path of the page. Raises PrologueError where the folder holds something else.
     """
-    check_replaceable(output, {PAGE, *(f"{name}.png" for name in (*DRAWN, SHOWN))})
+    own = {PAGE, *(f"{name}.png" for name in (*DRAWN, SHOWN))}
+    check_replaceable(output, own if (output / f"{DRAWN[0]}.png").is_file() else ())  # a page alone is another's
     pictures = {"samples": _samples(generator, held=False)}
     if generator.ar.vocabulary.prologue_tokens:
         pictures["held_prologues"] = _samples(generator, held=True)

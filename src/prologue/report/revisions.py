@@ -17,7 +17,7 @@ from prologue.core.conventions import SAMPLING_RUNS
 from prologue.core.dotted import flat
 from prologue.core.errors import PrologueError
 from prologue.core.files import parse_yaml
-from prologue.core.npz import opened_array
+from prologue.core.npz import DAMAGED, opened_array
 from prologue.measures.recorded import parse_metrics
 from prologue.measures.registry import Metrics
 
@@ -58,9 +58,11 @@ def read_revision(name: str, images: int) -> Revision:
     commit = "" if name == WORKSPACE else _resolve(name)
     files = DVCFileSystem(rev=commit or None)
     try:
-        params = flat(parse_yaml(files.read_text("params.yaml")))
+        params = parse_yaml(files.read_text("params.yaml"), f"params.yaml of {name}")
     except FileNotFoundError:
-        raise PrologueError(f"{name} has no params.yaml: is it a revision of this project?") from None
+        params = None
+    if not isinstance(params, dict):
+        raise PrologueError(f"{name} has no params.yaml: is it a revision of this project?")
     metrics = parse_metrics(
         {_stem(path): files.read_text(path) for path in sorted(files.glob("reports/metrics/*.json"))}
     )
@@ -70,7 +72,9 @@ def read_revision(name: str, images: int) -> Revision:
         samples, missing = _read_samples(files, images), ""
     except NOT_AT_HAND as error:
         samples, missing = {}, str(error)
-    return Revision(name, commit[:10], params, metrics, samples, missing)
+    except (*DAMAGED, IndexError):
+        samples, missing = {}, "its samples are damaged, or of other classes than its tokens: a run is not finished"
+    return Revision(name, commit[:10], flat(params), metrics, samples, missing)
 
 
 def _resolve(name: str) -> str:

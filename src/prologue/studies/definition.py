@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
-from ruamel.yaml.error import YAMLError
 
 from prologue.core.dotted import flat
 from prologue.core.errors import PrologueError
@@ -141,7 +140,7 @@ def load_study(name: str) -> StudyDefinition:
         raise PrologueError(f"there is no study {name}; known: {known}")
     try:
         return StudyDefinition.model_validate(read_yaml(path))
-    except (ValidationError, YAMLError) as error:
+    except ValidationError as error:
         raise PrologueError(f"{path} cannot be used: {error}") from None
 
 

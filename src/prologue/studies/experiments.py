@@ -36,7 +36,7 @@ def done_commit(row: StudyRow, stages: list[str]) -> str | None:
     newest_first = ("for-each-ref", "--sort=-creatordate", "--format=%(objectname) %(refname)", "refs/exps")
     for commit, reference in (line.split() for line in git(*newest_first).splitlines()):
         if reference.endswith(f"/{row.name}"):
-            lock = parse_yaml(git("show", f"{commit}:dvc.lock"))
+            lock = parse_yaml(git("show", f"{commit}:dvc.lock"), f"{commit}:dvc.lock")
             if is_current(lock, override(row.overrides), stages):
                 return commit
     return None

@@ -76,14 +76,14 @@ def save_row(row: StudyRow, stages: list[str], folder: Path) -> SavedRow | None:
 def _of_experiment(commit: str, stages: list[str]) -> SavedRow:
     """Read an experiment; what is not of `stages`, which it ran, or of what they need is of another run."""
     needed = needed_stages(stages)
-    lock = parse_yaml(git("show", f"{commit}:dvc.lock"))["stages"]
+    lock = parse_yaml(git("show", f"{commit}:dvc.lock"), f"{commit}:dvc.lock")["stages"]
     present = git("ls-tree", "--name-only", commit, "reports/metrics/", "reports/figures/sweep/").split()
     paths = {stage: f"reports/metrics/{stage}.json" for stage in needed}
     files = {stage: git("show", f"{commit}:{path}") for stage, path in paths.items() if path in present}
     sweep = "reports/figures/sweep/sweep.csv"
     return SavedRow(
         commit=commit,
-        params=flat(parse_yaml(git("show", f"{commit}:params.yaml"))),
+        params=flat(parse_yaml(git("show", f"{commit}:params.yaml"), f"{commit}:params.yaml")),
         metrics=parse_metrics(files),
         lock={"stages": {stage: lock[stage] for stage in needed}},
         sweep=git("show", f"{commit}:{sweep}") if "sweep" in stages and sweep in present else None,
