@@ -16,6 +16,7 @@ import yaml
 from huggingface_hub.errors import HFValidationError
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from small_models import make_tokenizer
 from tiny import ROOT, tiny_params
 from torch.nn.functional import cross_entropy
 from trained_project import make_trained_project
@@ -28,7 +29,7 @@ from prologue.generator.card import LICENCES
 from prologue.generator.files import read_photo
 from prologue.generator.folders import load_generator, shipped_folder
 from prologue.measures.images import image_psnr
-from prologue.models.saved import load_ar, load_tokenizer
+from prologue.models.saved import load_ar, load_tokenizer, save_model
 from prologue.models.tokenizer import to_uint8
 from prologue.pipeline.samples import make_samples
 
@@ -191,6 +192,9 @@ def test_models_of_different_runs_are_told_and_never_decode_what_the_other_encod
         arrays = {name: ids[name] for name in ids.files if name != "recipe"}
     np.savez("short.npz", **(arrays | {"names": arrays["names"][:1]}))
     assert "are not of as many images" in run("decode", "short.npz", "--model", "own")[1]
+    shutil.rmtree("own/models/attached")
+    save_model(Path("own/models/attached"), make_tokenizer(prologue__tokens=5))
+    assert "tokenizer and AR model do not belong together" in run("sample", "own")[1]
 
 
 def test_without_a_model_of_the_project_the_one_that_ships_is_named_and_not_exported(run: Run) -> None:

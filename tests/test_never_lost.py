@@ -132,17 +132,31 @@ def test_other_params_never_resume_a_state_unless_asked(shards: Path, tmp_path: 
     assert record["differences"] == ["param prologue.tau: 1.0 there, 0.5 here", "code prologue/training/ema.py"]
 
 
-@pytest.mark.parametrize("batch", [4, 6])
-def test_two_processes_train_as_one(shards: Path, tmp_path: Path, batch: int, preloaded: Preloaded) -> None:
-    """Gloo, both stages, with discriminator, LeCam, R1, dropout and label drop; 40 images divide by neither batch."""
-    sizes = [f"stage1.batch={batch}", f"ar.batch={batch}", "tokens.crops=flip", "data.images_per_shard=16"]
+@pytest.mark.parametrize(
+    ("own", "stages", "env"),
+    [
+        (["stage1.batch=4", "ar.batch=4"], BOTH, {}),
+        (["stage1.batch=6", "ar.batch=6"], BOTH, {}),  # 40 images divide by neither
+        (["prologue.mode=post", "stage1.adversarial=0"], "tokenizer,attach", {"PROLOGUE_MICRO_BATCH": "1"}),
+        (["prologue.mode=routed", "stage1.adversarial=0"], "tokenizer", {"PROLOGUE_MICRO_BATCH": "1"}),
+    ],
+    ids=["4", "6", "post", "routed"],
+)
+def test_two_processes_train_as_one(
+    own: list[str], stages: str, env: dict[str, str], shards: Path, tmp_path: Path, preloaded: Preloaded
+) -> None:
+    """Gloo, with discriminator, LeCam, R1, dropout and label drop, or in micro-batches."""
+    given = [shards, stages, *own, "tokens.crops=flip", "data.images_per_shard=16"]
     for count in (1, 2):
-        Launch(preloaded, tmp_path / str(count), TRAINING, shards, BOTH, *sizes, processes=count).finish()
-    for stage in ("tokenizer", "ar"):
-        for curve in (tmp_path / "1" / "curves" / stage).rglob("*.tsv"):
+        Launch(preloaded, tmp_path / str(count), TRAINING, *given, processes=count, env=env).finish()
+    for stage in stages.replace("tokens,", "").split(","):
+        curves = sorted((tmp_path / "1" / "curves" / stage).rglob("*.tsv"))
+        assert curves
+        for curve in curves:
             again = tmp_path / "2" / curve.relative_to(tmp_path / "1")
             one, two = (np.loadtxt(path, skiprows=1, ndmin=2)[:, -1] for path in (curve, again))
             np.testing.assert_allclose(one, two, rtol=2e-3, atol=1e-4, err_msg=str(curve))
-        weights, others = (load_file(tmp_path / count / stage / "model.safetensors") for count in "12")
+        folder = "attached" if stage == "attach" else stage
+        weights, others = (load_file(tmp_path / count / folder / "model.safetensors") for count in "12")
         for name in weights:
             torch.testing.assert_close(weights[name], others[name], rtol=1e-2, atol=2e-4, msg=name)
