@@ -373,6 +373,10 @@ def test_the_card_tells_what_the_run_recorded_and_nothing_else(run: Run, project
     assert run("export", "imported", "--model", "whole")[0] == 0
     assert not Path("imported/LICENSE").exists(), "the run imported its tokenizer, whatever params.yaml says now"
     assert read_json(Path("told/metrics.json"))["evaluate_reconstruction"]["psnr"] == psnr
+    assert run("export", "again", "--model", "of")[0] == 0
+    for name in ("LICENSE", "params.yaml", "metrics.json"):
+        assert Path("again", name).read_bytes() == Path("of", name).read_bytes()
+    assert "license: mit" in Path("again/README.md").read_text()
     assert Path("told/params.yaml").read_bytes() == Path("whole/params.yaml").read_bytes()
     parts = card.split("## ")[1:]
     assert all(len(part.strip().splitlines()) > 1 for part in parts), "a heading with nothing under it"

@@ -44,7 +44,10 @@ def export(generator: Generator, output: Path, dtype: torch.dtype, name: str | N
         project = record_of(generator)
         figures = _copy_figures(project, folder / "figures")
         _copy_record(project, folder)
-        (folder / "README.md").write_text(model_card(generator, dtype, config.name, figures))
+        if generator.export is not None:
+            figures = _copy_all(generator.export, folder)
+        mit = is_mit(project) or (folder / "LICENSE").is_file()
+        (folder / "README.md").write_text(model_card(generator, dtype, config.name, figures, mit))
         if is_mit(project):
             licence = distribution("prologue").read_text("licenses/LICENSE")
             assert licence, "this project is installed without its licence"
@@ -95,6 +98,16 @@ def _copy_record(project: Path | None, output: Path) -> None:
     shutil.copyfile(project / "params.yaml", output / "params.yaml")
     stages = sorted((project / METRICS).glob("*.json"))
     write_json(output / "metrics.json", {path.stem: read_json(path) for path in stages})
+
+
+def _copy_all(export: Path, output: Path) -> list[str]:
+    """Copy the record, figures and licence of an earlier export, which go with its weights; returns the figures."""
+    for name in ("params.yaml", "metrics.json", "LICENSE"):
+        if (export / name).is_file():
+            shutil.copyfile(export / name, output / name)
+    if (export / "figures").is_dir():
+        shutil.copytree(export / "figures", output / "figures")
+    return sorted(path.name for path in output.glob("figures/*.png"))
 
 
 def _copy_figures(project: Path | None, output: Path) -> list[str]:

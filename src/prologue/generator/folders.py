@@ -86,7 +86,9 @@ def _exported(folder: Path) -> Generator:
         why = str(error).splitlines()[0]
         raise PrologueError(f"{folder / CONFIG} describes no exported model, which has an AR model: {why}") from None
     tokenizer, ar = load_tokenizer(folder / "tokenizer"), load_ar(folder / "ar")
-    generator = Generator(config.name, tokenizer, ar, tuple(config.classes), config.cfg, config.precision)
+    generator = Generator(
+        config.name, tokenizer, ar, tuple(config.classes), config.cfg, config.precision, export=folder
+    )
     return _checked(generator, folder)
 
 
@@ -101,7 +103,8 @@ def _of_project(folder: Path) -> Generator:
     tokenizer, ar = load_tokenizer(models / "attached"), load_ar(models / "ar")
     name = folder.resolve().name
     strength = sampling.watermark.strength
-    generator = Generator(name, tokenizer, ar, tuple(classes), sampling.cfg, sampling.precision, folder, strength)
+    settings = (sampling.cfg, sampling.precision)
+    generator = Generator(name, tokenizer, ar, tuple(classes), *settings, project=folder, watermark_strength=strength)
     samples = folder / "reports" / "metrics" / "samples.json"
     if samples.is_file() and read_json(samples).get("weights_sha256") != generator.weights_sha256:
         print(

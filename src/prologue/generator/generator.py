@@ -31,7 +31,8 @@ BATCH = 64  # images that are encoded or decoded at once
 class Generator:
     """Both models in eval mode and on one device, a name for each class, and the settings its samples were made by.
 
-    `name` is for people: where it came from. `project` is the folder of the run that trained it, where that is at hand.
+    `name` is for people: where it came from. `project` is the folder of the run that trained it, where that is at hand,
+    `export` that of `prologue export` which it was read from.
     `key` is the file of the watermark's key, which the environment holds otherwise.
     """
 
@@ -42,6 +43,7 @@ class Generator:
     cfg: GuidedRunParams
     precision: Precision = "auto"
     project: Path | None = None
+    export: Path | None = None
     watermark_strength: float = 0
     key: Path | None = None
     ships: bool = False  # the small model that is part of the package
