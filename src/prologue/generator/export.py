@@ -46,12 +46,12 @@ def export(generator: Generator, output: Path, dtype: torch.dtype, name: str | N
         _copy_record(project, folder)
         if generator.export is not None:
             figures = _copy_all(generator.export, folder)
-        mit = is_mit(project) or (folder / "LICENSE").is_file()
-        (folder / "README.md").write_text(model_card(generator, dtype, config.name, figures, mit))
         if is_mit(project):
             licence = distribution("prologue").read_text("licenses/LICENSE")
             assert licence, "this project is installed without its licence"
             (folder / "LICENSE").write_text(licence)
+        mit = (folder / "LICENSE").is_file()
+        (folder / "README.md").write_text(model_card(generator, dtype, config.name, figures, mit))
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         write_json(folder / MANIFEST, {path.relative_to(folder).as_posix(): sha256(path) for path in files})
 
@@ -59,7 +59,7 @@ def export(generator: Generator, output: Path, dtype: torch.dtype, name: str | N
 def _own_files(folder: Path) -> set[str]:
     """Files of a folder that an earlier export wrote and nobody has changed since."""
     try:
-        hashes = read_json(folder / MANIFEST)
+        hashes = {name: known for name, known in read_json(folder / MANIFEST).items() if (folder / name).is_file()}
         GeneratorConfig.model_validate(read_json(folder / CONFIG))
         return {MANIFEST} | {name for name, known in hashes.items() if sha256(folder / name) == known}
     except (OSError, ValueError, AttributeError):  # it is none, and no manifest of ours
