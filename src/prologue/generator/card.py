@@ -13,12 +13,13 @@ from prologue.core.files import read_json, sha256
 from prologue.core.launch import own_cores
 from prologue.core.params_file import load_params
 from prologue.core.systems import trains_both
+from prologue.generator.folders import METRICS
 from prologue.generator.generator import Generator
 from prologue.measures.recorded import read_metrics
 from prologue.measures.registry import MOST, NAMED, Metrics, find, find_interval
 from prologue.models.saved import parameter_count
 
-MANIFEST, METRICS, SOURCE = Path("data/shards/manifest.json"), Path("reports/metrics"), Path("data/source.json")
+MANIFEST, SOURCE = Path("data/shards/manifest.json"), Path("data/source.json")
 TEMPLATE = files("prologue.generator") / "card.md"
 WATTS_PER_CORE, WATTS_PER_GPU = 15, 500  # assumed, of a process that is busy; for an estimate of energy
 LICENCES = {  # of images that come with the project, by what the stage `source` calls them

@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from prologue.core.errors import PrologueError
 from prologue.core.files import check_replaceable, read_json, replacing, sha256, write_json
-from prologue.generator.card import METRICS, is_mit, model_card, record_of
-from prologue.generator.folders import CONFIG, GeneratorConfig
+from prologue.generator.card import is_mit, model_card, record_of
+from prologue.generator.folders import CONFIG, METRICS, GeneratorConfig
 from prologue.generator.generator import Generator
 from prologue.models.saved import save_model
 

@@ -15,11 +15,13 @@ from prologue.core.params_file import load_params
 from prologue.core.runtime import start_accelerator
 from prologue.generator.generator import Generator
 from prologue.interop import published
+from prologue.measures.recorded import read_metrics
 from prologue.models.saved import load_ar, load_tokenizer
 from prologue.sampling.adopted import read_adopted, with_adopted
 
 SHIPPED = "small"  # its name on the command line
 CONFIG = "config.json"
+METRICS = Path("reports/metrics")  # of a project
 PLAIN = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "guidance": 1.0, "schedule": "constant", "power": 1.0}
 POWERS = {"2d": 1.5, "1d": 1.75}  # of the paper's guidance of visual tokens without a prologue (Tab. A5), by layout
 POWER = 0.25  # with one; the paper has 0.2 to 0.25 by size
@@ -105,8 +107,8 @@ def _of_project(folder: Path) -> Generator:
     strength = sampling.watermark.strength
     settings = (sampling.cfg, sampling.precision)
     generator = Generator(name, tokenizer, ar, tuple(classes), *settings, project=folder, watermark_strength=strength)
-    samples = folder / "reports" / "metrics" / "samples.json"
-    if samples.is_file() and read_json(samples).get("weights_sha256") != generator.weights_sha256:
+    drawn_from = read_metrics(folder / METRICS).get("samples", {}).get("weights_sha256")
+    if drawn_from not in (None, generator.weights_sha256):
         print(
             f"warning: {models} is not what the last samples were drawn from; unless both its models are of one run, "
             f"what it draws means nothing: `dvc repro` in {folder.resolve()} brings them together",
