@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
-from safetensors.torch import load_file, save_file
 
 from prologue.core.conventions import SAMPLING_RUNS
 from prologue.core.files import read_json, remove, replacing, write_json
@@ -18,8 +16,8 @@ from prologue.core.params import GuidedRunParams, Params, PlainRunParams
 from prologue.core.precision import settle
 from prologue.core.runtime import start_accelerator
 from prologue.core.systems import with_setting
-from prologue.core.work import Origin, claim, open_work, origin_of, release, work_root
-from prologue.evaluation.features import Features, extract
+from prologue.core.work import claim, open_work, origin_of, release, work_root
+from prologue.evaluation.features import extract
 from prologue.evaluation.generation import distance_to, score
 from prologue.evaluation.image_sets import ArrayImages
 from prologue.evaluation.reference import TRAIN, load_reference
@@ -51,8 +49,8 @@ def sweep_sampling(
     """Sample with `sampling.cfg` at every value of `sweep.axis`, then both runs at every of `sweep.temperatures`.
 
     Writes OUTPUT/adopted.json, what the samples take, and sweep.csv, .svg and .png of the axis to `figures`. Image i
-    has the same seed in every try. The features of a try that was measured before are found again, so that further
-    values cost only their own.
+    has the same seed in every try. What a try has measured is kept in the work directory, so that further values cost
+    only their own.
 
     Returns:
         The Frechet distance and the inception score by value, the best value by the distance, and the axis; the same
@@ -102,7 +100,8 @@ class _Tries:
         name, device = params.evaluation.extractor, self.accelerator.device
         self.reference = load_reference(reference_folder / TRAIN, name)
         self.tokenizer = load_tokenizer(tokenizer_folder, device)
-        self.inputs = [*sorted(ar_folder.glob("*.*")), *sorted(tokenizer_folder.glob("*.*"))]
+        folders = (ar_folder, tokenizer_folder, reference_folder / TRAIN)
+        self.inputs = [path for folder in folders for path in sorted(folder.glob("*.*"))]
         self.samplers = token_samplers(load_ar(ar_folder, device), self.params.sampling)
         names = read_json(tokens / "manifest.json")["classes"]
         self.labels = balanced_labels(names, params.sampling.classes, params.sweep.images)
@@ -124,45 +123,34 @@ class _Tries:
         return best
 
     def measure(self, run: Run) -> dict[str, Any]:
-        """Metrics of images sampled at the settings of a run."""
+        """Metrics of images sampled at the settings of a run; of the work directory, if they were measured before."""
         settings = {"run": run.model_dump(), "seed": self.params.seed, "labels": self.labels.tolist()}
-        origin = origin_of(settings | self.protocol, self.inputs, __file__)
-        sampler = self.samplers["cfg" if isinstance(run, GuidedRunParams) else "no_cfg"]
-        features = self._features(origin, with_run(sampler, run))
-        name = self.extractor.name
-        return {metric_name("gfd", name): distance_to(self.reference, features), **score(features, name)}
-
-    def _features(self, origin: Origin, sampler: TokenSampler) -> Features:
-        """Features of a try's samples, from the work directory where they were measured before."""
-        folder, accelerator = work_root() / "sweep" / origin.key, self.accelerator
+        origin, accelerator = origin_of(settings | self.protocol, self.inputs, __file__), self.accelerator
+        folder = work_root() / "sweep" / origin.key
         if accelerator.is_main_process:
             claim(folder)  # rows of a study may share the model
             open_work(folder, origin)
         accelerator.wait_for_everyone()
-        path = folder / "features.safetensors"
-        features = _saved(path) if path.is_file() else self._drawn(sampler, path)
+        path = folder / "metrics.json"
+        metrics: dict[str, Any] = read_json(path) if path.is_file() else self._measured(run, path)
         if accelerator.is_main_process:
             release(folder)
-        return features
+        return metrics
 
-    def _drawn(self, sampler: TokenSampler, path: Path) -> Features:
-        """Features of samples that are drawn beside their file `path`, which is written."""
-        accelerator, folder = self.accelerator, path.parent
-        seed = (self.params.seed, TUNING)
-        images, _ = sample_images(sampler, self.tokenizer, self.labels, seed, folder / "images.npy", accelerator)
+    def _measured(self, run: Run, path: Path) -> dict[str, Any]:
+        """Metrics of a run's samples, which are drawn beside the file `path` that gets them."""
+        accelerator, name = self.accelerator, self.extractor.name
+        sampler = with_run(self.samplers["cfg" if isinstance(run, GuidedRunParams) else "no_cfg"], run)
+        drawn = path.with_name("images.npy")
+        images, _ = sample_images(sampler, self.tokenizer, self.labels, (self.params.seed, TUNING), drawn, accelerator)
         features = extract(self.extractor, ArrayImages(images), self.params.evaluation.batch, accelerator)
+        metrics = {metric_name("gfd", name): distance_to(self.reference, features), **score(features, name)}
         if accelerator.is_main_process:
-            with replacing(path) as temporary:
-                save_file({**features._asdict(), "coloured": torch.tensor(features.coloured)}, temporary)
-            for leftover in folder.glob("*.npy"):
+            write_json(path, metrics)
+            for leftover in path.parent.glob("*.npy"):
                 remove(leftover)
         accelerator.wait_for_everyone()
-        return features
-
-
-def _saved(path: Path) -> Features:
-    tensors = load_file(path)
-    return Features(tensors["pool"], tensors["logits"], bool(tensors["coloured"]))
+        return metrics
 
 
 def with_run(sampler: TokenSampler, run: Run) -> TokenSampler:
