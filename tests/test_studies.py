@@ -306,6 +306,7 @@ def test_a_study_survives_interruption_and_failing_rows_and_reruns_nothing_that_
     assert "0 of 3 runs done, 2 outdated, 1 failed" in clone.run("prologue", "study", "small", "--keep").stdout
     kept = json.loads((results / "study.json").read_text())["rows"]
     assert [row["runs"][0]["status"] for row in kept] == ["outdated", "failed", "outdated"]
+    assert "Outdated is what other code or params found." in (results / "table.md").read_text()
     assert [row["metrics"]["psnr"] for row in kept] == [row["metrics"]["psnr"] for row in study["rows"]]
     clone.change({"ar.batch": 2})
     assert "3 experiments to run" in clone.run("prologue", "study", "small", "--keep", "--plan").stdout  # other params

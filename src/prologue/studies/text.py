@@ -62,6 +62,12 @@ def as_markdown(study: Study) -> str:
 
 def meaning(study: Study) -> str:
     """What stands behind the numbers of the table."""
+    outdated = any(run.status == "outdated" for row in study.rows for run in row.runs)
+    return _of_seeds(study) + (" Outdated is what other code or params found." if outdated else "")
+
+
+def _of_seeds(study: Study) -> str:
+    """Over what the numbers of the table are means, and what their intervals are."""
     seeds = {len(row.done) for row in study.rows} - {0}
     if seeds and min(seeds) > 1:
         return "Means over seeds, ± their standard deviation."
