@@ -6,8 +6,11 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -51,6 +54,18 @@ def test_a_row_that_failed_before_its_first_stage_tells_what_dvc_says(monkeypatc
     monkeypatch.setattr(experiments, "_dvc", fail)
     row = rows_at(load_study("table1"), "table1", "smoke")[0]
     assert failure(row).endswith("No output logs found for experiment 'row'")
+
+
+def test_a_row_that_was_killed_and_run_again_has_the_state_of_its_last_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = [  # as DVC lists them: by state
+        {"name": "again", "status": "Running", "timestamp": datetime(2026, 1, 3)},
+        {"name": "row", "status": "Failed", "timestamp": datetime(2026, 1, 1)},
+        {"name": "row", "status": "Success", "timestamp": datetime(2026, 1, 2)},
+        {"name": "again", "status": "Success", "timestamp": datetime(2026, 1, 1)},
+    ]
+    queue = SimpleNamespace(celery_queue=SimpleNamespace(status=lambda: listed))
+    monkeypatch.setattr(experiments, "Repo", lambda: nullcontext(SimpleNamespace(experiments=queue)))
+    assert experiments.queue_states() == {"row": "Success", "again": "Running"}
 
 
 @pytest.mark.parametrize(

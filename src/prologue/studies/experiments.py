@@ -109,9 +109,13 @@ def _stop(rows: Mapping[str, StudyRow]) -> None:
 
 
 def queue_states() -> dict[str, str]:
-    """State of every experiment in DVC's queue by its name: Queued, Running, Failed or Success."""
+    """State of the newest experiment of each name in DVC's queue: Queued, Running, Failed or Success.
+
+    One that was killed may be told as Failed beside the one that went on from it.
+    """
     with Repo() as repo:
-        return {entry["name"]: entry["status"] for entry in reversed(repo.experiments.celery_queue.status())}
+        entries = repo.experiments.celery_queue.status()
+    return {entry["name"]: entry["status"] for entry in sorted(entries, key=lambda entry: entry["timestamp"])}
 
 
 def failure(row: StudyRow) -> str:
