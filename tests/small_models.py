@@ -1,19 +1,29 @@
 """Untrained networks at toy size that several tests share."""
 
+from pathlib import Path
+
 import torch
 from tiny import tiny_params
 
-from prologue.core.params import TransformerParams
+from prologue.core.params import Params, TransformerParams
+from prologue.core.runtime import start_accelerator
 from prologue.models.ar import ARConfig, ARModel
 from prologue.models.tokenizer import Tokenizer
 from prologue.models.vocabulary import Vocabulary
 from prologue.training.plan import plan_tokenizer
-from prologue.training.tokenizer import tokenizer_config
+from prologue.training.tokenizer import TokenizerTask, tokenizer_config
 
 
 def make_tokenizer(**overrides: object) -> Tokenizer:
     torch.manual_seed(0)
     return Tokenizer(tokenizer_config(plan_tokenizer(tiny_params(**overrides))))
+
+
+def make_task(params: Params, shards: Path) -> TokenizerTask:
+    """Stage 1 of params, before its first step."""
+    torch.manual_seed(0)
+    plan = plan_tokenizer(params)
+    return TokenizerTask(plan, shards, Tokenizer(tokenizer_config(plan)), start_accelerator())
 
 
 def make_ar(tokenizer: Tokenizer) -> ARModel:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from small_models import make_task
 from tiny import tiny_params
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,13 +17,10 @@ from prologue.core.runtime import start_accelerator
 from prologue.core.seeds import Stream
 from prologue.frozen.perceptual import PerceptualLoss
 from prologue.models.quantizers import VisualQuantizer
-from prologue.models.tokenizer import Tokenizer
 from prologue.training import ar as ar_training
 from prologue.training.ar import ARTask
 from prologue.training.draws import Draws
 from prologue.training.optimizers import apply, build_adamw, gradient_norm
-from prologue.training.plan import plan_tokenizer
-from prologue.training.tokenizer import TokenizerTask, tokenizer_config
 
 WEIGHTS = {
     "stage1__l1": 2.0,
@@ -36,12 +34,6 @@ OF_DISCRIMINATOR = {"stage1__lecam": 0.7, "stage1__r1": 0.6, "stage1__r1_every":
 @pytest.fixture(autouse=True)
 def _own_work_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-def make_task(shards: Path, **overrides: object) -> TokenizerTask:
-    torch.manual_seed(0)
-    plan = plan_tokenizer(tiny_params(**overrides))
-    return TokenizerTask(plan, shards, Tokenizer(tokenizer_config(plan)), start_accelerator())
 
 
 def own_gradients(loss: Tensor, module: nn.Module) -> dict[str, Tensor]:
@@ -58,7 +50,7 @@ def assert_gradients(module: nn.Module, expected: dict[str, Tensor]) -> None:
 
 @pytest.mark.parametrize("step", [0, 1])  # R1 is due every other step
 def test_a_step_of_stage_1_has_the_gradients_of_its_losses(shards: Path, step: int) -> None:
-    task = make_task(shards, prologue__mode="none", **WEIGHTS, **OF_DISCRIMINATOR)
+    task = make_task(tiny_params(prologue__mode="none", **WEIGHTS, **OF_DISCRIMINATOR), shards)
     assert task.discriminator is not None
     task.lecam.real_mean.fill_(0.2)
     task.lecam.fake_mean.fill_(-0.3)
@@ -113,7 +105,7 @@ def test_a_step_of_stage_1_has_the_gradients_of_its_losses(shards: Path, step: i
 def test_the_ar_model_of_stage_1_sees_no_class_unless_it_is_the_only_one(
     mode: str, label_drop: float, shown: list[int], shards: Path
 ) -> None:
-    task = make_task(shards, prologue__mode=mode, ar__label_drop=label_drop)
+    task = make_task(tiny_params(prologue__mode=mode, ar__label_drop=label_drop), shards)
     assert task.joint_ar is not None
     images, _ = next(task.batches(0))
     task.gradients(0, (images, torch.arange(len(images)) % 2))
@@ -125,7 +117,7 @@ def test_the_ar_model_of_stage_1_sees_no_class_unless_it_is_the_only_one(
 
 @pytest.mark.parametrize(("share", "dropped"), [(0.0, None), (1.0, True)])
 def test_visual_inputs_are_dropped_at_their_share(share: float, dropped: bool | None, shards: Path) -> None:
-    task = make_task(shards, prologue__visual_dropout=share)
+    task = make_task(tiny_params(prologue__visual_dropout=share), shards)
     drop = task._with_draws(0, *next(task.batches(0))).drop_visual
     assert dropped == (None if drop is None else bool(drop.all()))
 
@@ -177,7 +169,7 @@ def test_adamw_decays_matrices_alone_and_moves_gates_and_norms_faster() -> None:
 
 
 def test_every_optimizer_has_the_papers_betas_and_weight_decay(shards: Path) -> None:
-    task = make_task(shards, stage1__ar_weight_decay=0.03)
+    task = make_task(tiny_params(stage1__ar_weight_decay=0.03), shards)
     for name, betas, decay in (
         ("tokenizer", (0.0, 0.99), 0.0),
         ("discriminator", (0.0, 0.99), 1e-4),

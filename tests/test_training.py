@@ -12,11 +12,11 @@ from accelerate.utils import TorchDynamoPlugin
 from calls import record_calls
 from launches import assert_same, assert_same_curves
 from safetensors.torch import load_file
+from small_models import make_task
 from tiny import tiny_params
 from training_run import run_stages
 
 from prologue.core.errors import PrologueError
-from prologue.core.params import Params
 from prologue.core.params_file import ParamsError
 from prologue.core.runtime import start_accelerator
 from prologue.data.images import ImageShards
@@ -45,12 +45,6 @@ from prologue.training.tokenizer import TokenizerTask, tokenizer_config
 @pytest.fixture(autouse=True)
 def _own_work_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-def make_task(params: Params, shards: Path) -> TokenizerTask:
-    torch.manual_seed(0)
-    plan = plan_tokenizer(params)
-    return TokenizerTask(plan, shards, Tokenizer(tokenizer_config(plan)), start_accelerator())
 
 
 def last(curve: str) -> float:

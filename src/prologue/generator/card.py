@@ -54,13 +54,14 @@ def record_of(generator: Generator) -> Path | None:
     return project if known and "shards" in metrics else None
 
 
-def model_card(generator: Generator, dtype: torch.dtype, name: str, figures: list[str], mit: bool) -> str:
+def model_card(
+    generator: Generator, project: Path | None, dtype: torch.dtype, name: str, figures: list[str], mit: bool
+) -> str:
     """The README.md of a generator exported as `name`: what it is, how it came about, what it measures, its limits.
 
-    `figures` are the names of pictures in its figures/, `mit` is whether it is under this project's licence. Without a
-    record it says what the model itself tells.
+    `project` is its `record_of`; without one the card says what the model itself tells. `figures` are the names of
+    pictures in its figures/, `mit` is whether it is under this project's licence.
     """
-    project = record_of(generator)
     run = _recorded(project) if project else None
     config = generator.tokenizer.config
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True)

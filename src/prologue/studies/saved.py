@@ -35,10 +35,11 @@ class SavedRow(BaseModel):
 def current_row(row: StudyRow, stages: list[str], folder: Path) -> SavedRow | None:
     """What a row found, where today's params and code would find the same: as saved, or in DVC's experiments."""
     values = override(row.overrides)
-    own = folder / ROWS / f"{row.name}.json"
-    if own.is_file() and is_current((saved := read_saved(own)).lock, values, stages):
+    if (saved := earlier_row(row, folder)) and is_current(saved.lock, values, stages):
         return saved
-    for path in sorted(set(folder.parent.glob(f"*/{ROWS}/*.json")) - {own}):  # of other rows, and so of other studies
+    for path in sorted(
+        set(folder.parent.glob(f"*/{ROWS}/*.json")) - {_file(row, folder)}
+    ):  # of other rows, and so of other studies
         saved = read_saved(path)
         has_sweep = saved.sweep is not None or "sweep" not in stages
         if saved.params == flat(values) and has_sweep and is_current(saved.lock, values, stages):
@@ -49,7 +50,7 @@ def current_row(row: StudyRow, stages: list[str], folder: Path) -> SavedRow | No
 
 def earlier_row(row: StudyRow, folder: Path) -> SavedRow | None:
     """What a row has saved, whichever code and params.yaml it ran with; None where there is no such file."""
-    path = folder / ROWS / f"{row.name}.json"
+    path = _file(row, folder)
     return read_saved(path) if path.is_file() else None
 
 
@@ -69,8 +70,12 @@ def save_row(row: StudyRow, stages: list[str], folder: Path) -> SavedRow | None:
     found = current_row(row, stages, folder)
     if found is not None:
         (folder / ROWS).mkdir(parents=True, exist_ok=True)
-        write_json(folder / ROWS / f"{row.name}.json", found.model_dump(mode="json"))
+        write_json(_file(row, folder), found.model_dump(mode="json"))
     return found
+
+
+def _file(row: StudyRow, folder: Path) -> Path:
+    return folder / ROWS / f"{row.name}.json"
 
 
 def _of_experiment(commit: str, stages: list[str]) -> SavedRow:
