@@ -15,26 +15,26 @@ help:
 	@echo "make lock      take in new versions of dependencies (needs uv)"
 
 try: venv
-	@prologue try small
+	@$(BIN)/prologue try small
 
 repro: venv
 	@echo "Running the pipeline: dvc repro (stages that did not change are skipped)"
-	dvc repro
-	@prologue summary
+	$(BIN)/dvc repro
+	@$(BIN)/prologue summary
 
 test: check
-	pytest -n auto -m "not slow"
+	$(BIN)/pytest -n auto -m "not slow"
 
 test-all: check
-	pytest -n auto
+	$(BIN)/pytest -n auto
 
 gpu-check: venv
-	python benchmarks/gpu.py
+	$(BIN)/python benchmarks/gpu.py
 
 check: venv
-	ruff check
-	ruff format --check
-	mypy
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
 
 venv: .venv/installed
 

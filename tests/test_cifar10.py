@@ -95,6 +95,11 @@ def test_pickles_that_call_anything_and_damaged_files_are_refused(tmp_path: Path
     (folder / "data_batch_2").write_bytes(pickled("data_batch_2")[:500])
     with pytest.raises(PrologueError, match="is no CIFAR-10, or damaged"):
         make_cifar10(folder, tmp_path / "cifar10.zip")
+    damaged: list[object] = [b"three", {b"data": 3, b"labels": []}, {b"data": [], b"labels": None}, {}]
+    for value in damaged:
+        (folder / "data_batch_2").write_bytes(pickle.dumps(value, protocol=2))
+        with pytest.raises(PrologueError, match="is no CIFAR-10, or damaged"):
+            make_cifar10(folder, tmp_path / "cifar10.zip")
     (folder / "data_batch_2").unlink()
     (folder / "test_batch").unlink()
     with pytest.raises(PrologueError, match="4 training and 0 test images"):

@@ -1,12 +1,14 @@
 """How a stage starts: as one process, in a slot of its own beside other jobs, or as `accelerate config` says."""
 
 import errno
+import fcntl
 import importlib.util
 import os
 import resource
 import shutil
 import subprocess
 import sys
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
@@ -16,12 +18,12 @@ from preloaded import Preloaded
 from safetensors import SafetensorError
 from tiny import ROOT
 
-from prologue.core import slots
+from prologue.core import launch, slots
 from prologue.core.errors import PrologueError
 from prologue.core.files import read_json
 from prologue.core.runtime import compiles_by_itself, loader_workers, start_accelerator
 from prologue.core.stage import run_stage
-from prologue.core.work import work_root
+from prologue.core.work import claim, work_root
 
 ONE_FAILS = """
 from prologue.core.errors import PrologueError
@@ -108,6 +110,56 @@ def test_jobs_leave_a_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert slots.most_jobs() == 1
 
 
+def test_a_containers_share_of_the_cores_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "CONTROL_GROUP", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    for limit, cores in (("max 100000", 64), ("250000 100000", 2), ("50000 100000", 1)):
+        (tmp_path / "cpu.max").write_text(limit)
+        assert launch.own_cores() == cores
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    (tmp_path / "cpu.max").write_text("800000 100000")
+    assert launch.own_cores() == 2
+
+
+def test_processes_that_do_not_know_of_each_other_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `srun python` starts them: each would be the only one, in the same files."""
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    with pytest.raises(SystemExit):
+        run_stage("ar", lambda params: {}, "one")
+    assert "SLURM_STEP_NUM_TASKS=2 processes were started without telling them of each other" in capsys.readouterr().err
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    run_stage("ar", lambda params: {}, "one")
+
+
+def test_names_that_are_no_utf8_can_be_printed_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    stream = BytesIO()
+    printed = TextIOWrapper(stream, "ascii", write_through=True)
+
+    def work(_: object) -> dict[str, object]:
+        print("caf\udce9, \u732b")
+        return {}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", printed)
+        run_stage("shards", work, "one")
+    assert stream.getvalue() == b"caf\\udce9, \\u732b\n"
+
+
+def test_a_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(PrologueError, match=r"cannot be locked \(No locks available\): set PROLOGUE_WORK"):
+        claim(tmp_path / "work")
+
+
 @pytest.mark.slow  # accelerate takes its time to start
 def test_a_stage_starts_as_accelerate_was_configured(script: Path) -> None:
     Path("accelerate").mkdir()
@@ -156,6 +208,7 @@ def test_a_resumed_stage_counts_the_seconds_of_all_its_sessions(
         (PrologueError("no"), "ar: no"),
         (KeyboardInterrupt(), "ar: stopped; run the same command to go on"),
         (OSError(errno.ENOSPC, "No space left on device", "x.tar"), "ar: the disk is full ([Errno 28] No space left"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "x.tar"), "ar: the disk is full ([Errno 122] Disk quota exc"),
         (SafetensorError("I/O error: No space left on device (os error 28)"), "ar: the disk is full (I/O error"),
     ],
 )

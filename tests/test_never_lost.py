@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from launches import TRAINING, Launch, assert_same, assert_same_curves, words
+from launches import TRAINING, Launch, assert_same, assert_same_curves, run_on_two, words
 from preloaded import Preloaded
 from safetensors.torch import load_file
 
@@ -15,6 +15,17 @@ from prologue.core.files import read_json, write_json
 
 LONGER: dict[str, object] = {"stage1__steps": 40, "stage1__flat": 30, "ar__steps": 60, "ar__flat": 40}
 BOTH = "tokenizer,tokens,ar"
+DIFFERENT_WORK = """
+import os
+os.environ["PROLOGUE_WORK"] = "work" + os.environ["RANK"]
+from training_run import main
+try:
+    main()
+except SystemExit as ended:
+    assert "differ in the step that they go on from: 6, 0" in str(ended), ended
+else:
+    raise AssertionError("it trained")
+"""
 
 
 def weights_of(checkpoint: Path, module: str) -> dict[str, torch.Tensor]:
@@ -130,6 +141,12 @@ def test_other_params_never_resume_a_state_unless_asked(shards: Path, tmp_path: 
     assert seconds > 0
     assert metrics["earlier_seconds"] == pytest.approx(seconds, abs=0.11)  # less what it waited for the folder
     assert record["differences"] == ["param prologue.tau: 1.0 there, 0.5 here", "code prologue/training/ema.py"]
+
+
+def test_processes_that_see_different_work_are_stopped(shards: Path, tmp_path: Path, preloaded: Preloaded) -> None:
+    """As on machines that do not share .work: each would train from another step."""
+    Launch(preloaded, tmp_path, TRAINING, shards, "tokenizer", env={"PROLOGUE_WORK": "work0"}).finish()
+    run_on_two(preloaded, tmp_path, DIFFERENT_WORK, shards, "tokenizer")
 
 
 @pytest.mark.parametrize(

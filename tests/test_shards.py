@@ -1,9 +1,12 @@
 """From sources to shards: what is kept, held out and refused."""
 
+import errno
 import io
+import os
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +32,7 @@ from PIL import Image
 from prologue.core.errors import PrologueError
 from prologue.core.files import read_json
 from prologue.data import shards as shards_module
+from prologue.data.fingerprint import fingerprint
 from prologue.data.images import ImageShards, open_image, to_rgb
 from prologue.data.shards import write_shards
 from prologue.data.sources.base import Unusable
@@ -243,6 +247,14 @@ def test_a_subset_of_classes_by_number_or_by_name(tmp_path: Path) -> None:
         write_shards(params(source, classes=["a", "d"]), 0, tmp_path / "o")
 
 
+def test_no_wanted_classes_are_all_and_none_to_validate_on_is_told(tmp_path: Path) -> None:
+    source = write_folder(class_files(6, "train/a", "train/b") | class_files(3, "val/a"), tmp_path / "s")
+    write_shards(params(source, classes=[]), 0, tmp_path / "o")
+    assert ImageShards(tmp_path / "o", "train").classes == ["a", "b"]
+    with pytest.raises(PrologueError, match="its part to validate on has no image of the chosen classes"):
+        write_shards(params(source, classes=["b"]), 0, tmp_path / "o")
+
+
 def test_classes_that_are_numbers_are_ordered_by_value(tmp_path: Path) -> None:
     write_shards(params(write_folder(class_files(3, "10", "9", "100"), tmp_path / "s")), 0, tmp_path / "o")
     assert ImageShards(tmp_path / "o", "train").classes == ["9", "10", "100"]
@@ -261,6 +273,25 @@ def test_a_file_that_cannot_be_read_is_reported_by_name(tmp_path: Path, monkeypa
     write_shards(params(source), 0, tmp_path / "o")
     (item,) = read_json(tmp_path / "o" / "manifest.json")["rejected"]
     assert item == {"path": "cat/3.png", "reason": "cannot be read: Permission denied"}
+
+
+def test_the_systems_folder_may_be_closed_and_a_class_may_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_folder(UNSPLIT | {"lost+found/x": b"", "cat/._0.png": b"", "cat/._1.png": b""}, tmp_path / "s")
+    scandir, closed = os.scandir, {"lost+found"}
+
+    def denied(path: Path) -> Any:
+        if path.name in closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    fingerprint(params(source))
+    write_shards(params(source), 0, tmp_path / "o")
+    found = read_json(tmp_path / "o" / "manifest.json")["found"]
+    assert found["ignored"] == {"system": {"._*": 2, "lost+found": 1}}
+    closed.add("dog")
+    with pytest.raises(PrologueError, match=r"cannot be listed: .*Permission denied: .*dog"):
+        write_shards(params(source), 0, tmp_path / "o")
 
 
 ODD_NAMES = [

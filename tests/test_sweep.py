@@ -120,7 +120,7 @@ def test_two_runs_of_the_same_try_wait_for_each_other(
         return "another run works in" in said
 
     (other, _) = (path for path in Path(".work/sweep").iterdir() if path.is_dir())
-    with work._lock(other) as lock, ThreadPoolExecutor(1) as pool:
+    with work._lock_file(other) as lock, ThreadPoolExecutor(1) as pool:
         fcntl.flock(lock, fcntl.LOCK_EX)
         second = pool.submit(run, trained, reference)
         wait_until(is_waiting)

@@ -28,6 +28,7 @@ from prologue.cli import (
     watermark,
 )
 from prologue.core.errors import PrologueError
+from prologue.core.launch import print_any_name
 
 COMMANDS = (
     first_look,
@@ -70,6 +71,7 @@ def main() -> None:
     parser = make_parser()
     argcomplete.autocomplete(parser)
     given = parser.parse_args()
+    print_any_name()
     try:
         given.run(given)
     except (PrologueError, OSError) as error:

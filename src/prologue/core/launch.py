@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,6 +12,8 @@ from tqdm import tqdm
 from prologue.core.errors import PrologueError
 
 T = TypeVar("T")
+TASKS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")  # as srun and mpirun tell how many they started
+CONTROL_GROUP = Path("/sys/fs/cgroup")  # of a container, seen from inside
 LAUNCHED = {"PROLOGUE_LAUNCH", "RANK", "ACCELERATE_MIXED_PRECISION"}  # the user, torchrun, Accelerate for one process
 
 
@@ -21,6 +24,25 @@ def launch_as_configured() -> None:
     """
     if accelerate_config().is_file() and not LAUNCHED & os.environ.keys():
         os.execv(sys.executable, [sys.executable, "-m", "accelerate.commands.launch", "--quiet", *sys.argv])
+
+
+def refuse_strangers() -> None:
+    """Raise PrologueError where a launcher started several processes that do not know of each other.
+
+    Each would do all of the work, in the same files. torchrun and Accelerate tell their processes by RANK.
+    """
+    for variable in TASKS:
+        if os.environ.get(variable, "1") != "1" and "RANK" not in os.environ:
+            raise PrologueError(
+                f"{variable}={os.environ[variable]} processes were started without telling them of each other: start "
+                f"them by torchrun (docs/clusters.md), or `unset {variable}` where this is the only one"
+            )
+
+
+def print_any_name() -> None:
+    """Let stdout print what its encoding lacks, as names of files that are no UTF-8, by escapes instead of an error."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def accelerate_config() -> Path:
@@ -58,9 +80,19 @@ def is_main_process() -> bool:
 
 
 def own_cores() -> int:
-    """Cores of this machine for each of the launch's processes on it."""
+    """Cores of this machine, or of its share that a container may use, for each of the launch's processes on it."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = container_limit("cpu.max")
+    if quota:
+        cores = min(cores, int(quota[0]) // int(quota[1]))
     return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def container_limit(name: str) -> list[str]:
+    """The words of a limit of this process's control group; none where it has no limit."""
+    path = CONTROL_GROUP / name
+    words = path.read_text().split() if path.is_file() else ["max"]
+    return [] if words[0] == "max" else words
 
 
 def own_threads() -> int:

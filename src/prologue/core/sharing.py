@@ -29,6 +29,19 @@ def own_rows(batch: int, rank: int, processes: int) -> slice:
     return slice(rank * batch // processes, (rank + 1) * batch // processes)
 
 
+def require_same(name: str, own: int, accelerator: "Accelerator") -> None:
+    """Raise PrologueError in all processes where they do not have the same number, as of a checkpoint."""
+    if accelerator.num_processes > 1:
+        import torch
+
+        found = accelerator.gather(torch.tensor([own], device=accelerator.device)).tolist()
+        if len(set(found)) > 1:
+            raise PrologueError(
+                f"the processes differ in {name}: {', '.join(map(str, found))}. All must see the same .work, or "
+                "PROLOGUE_WORK (docs/clusters.md), and read it without errors; run the same command to go on"
+            )
+
+
 def own_tasks(tasks: Tasks, rank: int, processes: int) -> Tasks:
     """The tasks of process `rank`: processes take turns."""
     return tasks[rank::processes]

@@ -1,12 +1,11 @@
 """Sharing out the cores of a CPU to jobs that run at once, such as rows of a study: each takes a slot of its own."""
 
-import fcntl
 import os
 import sys
 from pathlib import Path
 
-from prologue.core.launch import accelerate_config, count_from
-from prologue.core.work import work_root
+from prologue.core.launch import accelerate_config, container_limit, count_from, own_cores
+from prologue.core.work import try_lock, work_root
 
 SLOTS = "PROLOGUE_SLOTS"  # in the environment: so many jobs share the cores
 MEMORY = 3 * 2**30  # bytes that a job should find free
@@ -24,18 +23,9 @@ def most_jobs() -> int:
         return 1
     lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
     free = 1024 * next(int(words[1]) for words in lines if words[0] == "MemAvailable:")
-    memory, quota = _limit("memory.max"), _limit("cpu.max")  # of the container
-    jobs = [len(os.sched_getaffinity(0)), free // MEMORY]
-    jobs += [int(memory[0]) // MEMORY] if memory else []
-    jobs += [int(quota[0]) // int(quota[1])] if quota else []
+    memory = container_limit("memory.max")
+    jobs = [own_cores(), free // MEMORY, *([int(memory[0]) // MEMORY] if memory else [])]
     return max(1, min(jobs))
-
-
-def _limit(name: str) -> list[str]:
-    """The words of a limit of this process's control group; none where it has no limit."""
-    path = Path("/sys/fs/cgroup") / name
-    words = path.read_text().split() if path.is_file() else ["max"]
-    return [] if words[0] == "max" else words
 
 
 def take_slot() -> None:
@@ -50,9 +40,7 @@ def take_slot() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for slot in range(min(slots, len(cores))):
         lock = os.open(folder / str(slot), os.O_CREAT | os.O_RDWR)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not try_lock(lock):
             os.close(lock)
             continue
         os.sched_setaffinity(0, cores[slot::slots])  # the lock stays open until the process ends

@@ -11,7 +11,14 @@ from safetensors import SafetensorError
 
 from prologue.core.errors import PrologueError
 from prologue.core.files import write_json
-from prologue.core.launch import is_main_process, launch_as_configured, rank, world_size
+from prologue.core.launch import (
+    is_main_process,
+    launch_as_configured,
+    print_any_name,
+    rank,
+    refuse_strangers,
+    world_size,
+)
 from prologue.core.machine import cpu_name, gpu_used, peak_memory_mb
 from prologue.core.params import Params
 from prologue.core.params_file import load_params
@@ -31,7 +38,9 @@ def run_stage(name: str, work: Work, processes: Literal["configured", "one"] = "
     if processes == "configured":
         launch_as_configured()
     started = time.perf_counter()
+    print_any_name()
     try:
+        refuse_strangers()
         if world_size() == 1:
             take_slot()
         metrics = work(load_params())
@@ -40,7 +49,7 @@ def run_stage(name: str, work: Work, processes: Literal["configured", "one"] = "
     except KeyboardInterrupt:
         _end(name, "stopped; run the same command to go on")
     except (OSError, SafetensorError) as error:
-        if not (DISK_FULL in str(error) or getattr(error, "errno", None) == errno.ENOSPC):
+        if not (DISK_FULL in str(error) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)):
             raise
         _end(name, f"the disk is full ({error}); what is finished is kept: make room and run the same command")
     if metrics and is_main_process():

@@ -103,10 +103,10 @@ def read_origin(folder: Path) -> Origin | None:
 def claim(folder: Path) -> None:
     """Wait until no other launch works in a folder, and keep others out until `release`, or until this process ends."""
     if folder.resolve() not in claimed:  # two experiments at once may share a tokenizer
-        if is_claimed(folder):
+        file = _lock_file(folder)
+        if not try_lock(file.fileno()):
             print(f"another run works in {folder}; waiting until it has ended", file=sys.stderr)
-        file = _lock(folder)
-        fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(file, fcntl.LOCK_EX)
         claimed[folder.resolve()] = file
 
 
@@ -117,15 +117,28 @@ def release(folder: Path) -> None:
 
 def is_claimed(folder: Path) -> bool:
     """Whether a launch works in a folder."""
-    with _lock(folder) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+    with _lock_file(folder) as file:
+        return not try_lock(file.fileno())
 
 
-def _lock(folder: Path) -> IO[str]:
+def try_lock(descriptor: int) -> bool:
+    """Lock an open file of the work directory until it is closed; whether nobody else holds its lock.
+
+    Raises PrologueError where the file system has no locks, as some of clusters: two runs could work in one folder.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise PrologueError(
+            f"files in {work_root()} cannot be locked ({error.strerror}): set PROLOGUE_WORK to a folder that all "
+            "processes see on a file system with locks, or have this one mounted with them (Lustre: -o flock)"
+        ) from None
+    return True
+
+
+def _lock_file(folder: Path) -> IO[str]:
     """The file beside a folder whose lock is held by who works in it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     return folder.with_suffix(".lock").open("w")

@@ -24,6 +24,10 @@ SIZE = 32  # px
 TIME = (1980, 1, 1, 0, 0, 0)  # of the files in the zip, which is the same whenever it is made
 BATCH = re.compile(r"(?:data_batch_\d|test_batch)(?:\.bin|\.png)?|(?:train|test).*\.parquet")
 LABELS = {"train": "train_lables.json", "test": "test_lables.json"}  # as the npm package spells them
+DAMAGE = (
+    *(OSError, EOFError, tarfile.TarError, ArrowException, ValueError),
+    *(pickle.UnpicklingError, LookupError, TypeError, AttributeError),  # of damaged pickles
+)
 ALLOWED = {  # what pickles of arrays call
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
@@ -71,7 +75,7 @@ def _batches(path: Path) -> Iterator[tuple[str, Images, list[int]]]:
             if images.shape != (len(own), SIZE, SIZE, 3) or not set(own) <= set(range(len(CLASSES))):
                 raise ValueError(f"{name}: images {images.shape} and {len(own)} labels")
             yield split, images, own
-    except (OSError, EOFError, tarfile.TarError, pickle.UnpicklingError, ArrowException, ValueError, KeyError) as error:
+    except DAMAGE as error:
         raise PrologueError(f"{path} is no CIFAR-10, or damaged: {error}") from None
 
 

@@ -52,18 +52,19 @@ def fingerprint(data: DataParams) -> dict[str, Any]:
     """
     source = locate(data.source)
     try:
-        files = sorted(_files(source), key=lambda file: file.path)
-        size = sum(file.size for file in files)
+        digest, count, size = hashlib.sha256(), 0, 0
+        for file in _files(source):  # twice where content counts: a list of millions of files is not held in memory
+            count, size = count + 1, size + file.size
+            digest.update(os.fsencode(file.path) + b"\0" + _outside(file))
         by_content = data.hash_content or size <= SMALL
-        digest = hashlib.sha256()
-        for file in files:
-            digest.update(os.fsencode(file.path) + b"\0")
-            readable = by_content and not file.problem
-            digest.update(bytes.fromhex(sha256(source / file.path)) if readable else _outside(file))
+        if by_content:
+            digest = hashlib.sha256()
+            for file in _files(source):
+                digest.update(os.fsencode(file.path) + b"\0" + _inside(file, source))
     except OSError as error:
         raise PrologueError(f"data.source: {source} cannot be read: {error}") from None
     compared = "content" if by_content else "names, sizes and times"
-    return {"compared": compared, "files": len(files), "bytes": size, "sha256": digest.hexdigest()}
+    return {"compared": compared, "files": count, "bytes": size, "sha256": digest.hexdigest()}
 
 
 def _files(source: Path) -> Iterator[File]:
@@ -72,6 +73,14 @@ def _files(source: Path) -> Iterator[File]:
     else:
         status = source.stat()
         yield File("", status.st_size, (status.st_mtime_ns,))
+
+
+def _inside(file: File, source: Path) -> bytes:
+    """Digest of a file's content; what is known from outside where it cannot be read, which `shards` tells of."""
+    try:
+        return _outside(file) if file.problem else bytes.fromhex(sha256(source / file.path))
+    except PermissionError:
+        return _outside(file)
 
 
 def _outside(file: File) -> bytes:

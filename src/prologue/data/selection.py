@@ -23,7 +23,7 @@ def choose_images(listing: Listing, source: Source, data: DataParams) -> None:
     Raises:
         PrologueError: a named class is missing, or a split or class would be left without images.
     """
-    _choose_classes(listing, source, data.classes)
+    _choose_classes(listing, source, data.classes or None)
     if not listing.one("SELECT COUNT(*) FROM files WHERE split = 'val'")[0]:
         _hold_out(listing, data.val_fraction)
     listing.connection.execute("UPDATE files SET split = 'train' WHERE split IS NULL")
@@ -123,7 +123,9 @@ def _check(listing: Listing) -> None:
             "data.train_limit at least one per class"
         )
     if not listing.count("val"):
-        raise PrologueError("it has one image per class, so none can be held out; add val/")
+        if listing.notes("held out"):
+            raise PrologueError("it has one image per class, so none can be held out; add val/")
+        raise PrologueError("its part to validate on has no image of the chosen classes; see data.classes")
 
 
 def name_some(names: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ and machines share them out, and a run that was killed goes on with those that a
 
 import shutil
 import signal
+import sqlite3
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -112,19 +113,23 @@ def _prepare(work: Path, kind: str, data: DataParams, seed: int) -> None:
             raise PrologueError(f"data.source: {data.source} cannot be listed: {error}") from None
         except PrologueError as error:
             raise PrologueError(f"data.source: {data.source}: {error}") from None
+        except sqlite3.OperationalError as error:  # of a full disk, or one without locks
+            raise PrologueError(f"{made.resolve()}: the list of files cannot be kept there: {error}") from None
         settings = data.model_dump(exclude={"source", "hash_content", "image_size", "max_rejected"})
         files = fingerprint(data.model_copy(update={"hash_content": False}))  # the stage `source` has read the content
         open_work(work, origin_of(settings | {"seed": seed, "files": files}, [], __file__))
         note_session(work)
-        _require_space(work, listing)
+        _require_space(work, listing, files["bytes"])
     made.replace(work / LISTING)
     for split in SPLITS:
         (work / split).mkdir(exist_ok=True)
 
 
-def _require_space(work: Path, listing: Listing) -> None:
+def _require_space(work: Path, listing: Listing, source_bytes: int) -> None:
     """Raise PrologueError where the disk cannot hold what is still to be written."""
     count, size = listing.one("SELECT COUNT(*), COALESCE(SUM(size), 0) FROM chosen JOIN files USING (id)")
+    if not size:  # Parquet does not tell how large an image is
+        size = source_bytes * count // listing.one("SELECT COUNT(*) FROM files")[0]
     written = sum(tar.stat().st_size for tar in work.glob("*/*.tar"))
     needed, free = size + count * TAR_OVERHEAD - written, shutil.disk_usage(work).free
     if needed > free:

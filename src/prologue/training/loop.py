@@ -16,6 +16,7 @@ from torch.optim import AdamW
 from prologue.core.launch import progress
 from prologue.core.params import LoopParams
 from prologue.core.runtime import seed_everything
+from prologue.core.sharing import require_same
 from prologue.training.adoption import adopt
 from prologue.training.checkpoint import Checkpoints, TrainingState
 from prologue.training.health import GRADIENT_NORM, explain_failure
@@ -114,6 +115,7 @@ def train(
         adopt(checkpoints, task.state, steps)
     accelerator.wait_for_everyone()  # the main process may also have waited for the work directory
     start = checkpoints.resume(task.state)
+    require_same("the step that they go on from", start, accelerator)
     curves, clock = Curves(checkpoints.curves, accelerator.is_main_process), Clock()
     losses, recent = Losses(accelerator.device), checkpoints.recent
     often = 1 if _reads_at_once(task, accelerator.device) else params.log_every

@@ -3,10 +3,10 @@
 import os
 import stat
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from prologue.data.sources.base import File, Source, Unusable
-from prologue.data.sources.layout import SIGNATURE_BYTES
+from prologue.data.sources.layout import SIGNATURE_BYTES, is_system
 
 
 class FolderSource(Source):
@@ -22,15 +22,22 @@ class FolderSource(Source):
 
     def _below(self, folder: str, around: set[tuple[int, int]]) -> Iterator[File]:
         """Files below a folder, those beside its folders first; `around`: this folder and those that it lies in."""
-        with os.scandir(self._root / folder) as entries:
-            listed = sorted(entries, key=lambda entry: entry.name)
+        try:
+            with os.scandir(self._root / folder) as entries:
+                listed = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            if not any(map(is_system, PurePosixPath(folder).parts)):  # a class would be missing
+                raise
+            yield File(folder, 0, (), f"a folder that cannot be read: {error.strerror}")
+            return
         folders = []
         for entry in listed:
             path = f"{folder}/{entry.name}" if folder else entry.name
             try:
                 status = entry.stat()
-            except OSError as error:  # of a link that leads nowhere, or to itself
-                yield File(path, 0, (), f"a link that leads nowhere: {error.strerror}")
+            except OSError as error:
+                what = "a link that leads nowhere" if entry.is_symlink() else "cannot be looked at"
+                yield File(path, 0, (), f"{what}: {error.strerror}")
                 continue
             identity = (status.st_dev, status.st_ino)
             if stat.S_ISDIR(status.st_mode):

@@ -16,11 +16,14 @@ def why_ignored(source: Source, file: File) -> tuple[str, str] | None:
     folders = folders_and_name(file.path)
     system = next(filter(is_system, folders), None)
     if system is not None:
-        return "system", system
+        return "system", "._*" if system.startswith("._") else system  # Apple's, one beside each file
     known = is_image_name(folders[-1])
     if known is None:
         known = file.problem is not None or _starts_as_image(source, file)
-    return None if known else ("no image", PurePosixPath(folders[-1]).suffix.lower() or "no extension")
+    if known:
+        return None
+    suffix = PurePosixPath(folders[-1]).suffix.lower()
+    return "no image", suffix if any(map(str.isalpha, suffix)) else "no extension"
 
 
 def image_paths(folder: Path) -> tuple[list[Path], Counter[str]]:

@@ -5,10 +5,13 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 from prologue.core.errors import PrologueError
 from prologue.data.sources.base import File, Source, Unusable
 from prologue.data.sources.layout import SIGNATURE_BYTES
+
+PADDING = 2**20  # bytes of zeros at the end of a tar, at most: programs fill up blocks
 
 
 class TarSource(Source):
@@ -60,18 +63,28 @@ def tar_files(path: Path, part: int = 0, start: int = 0, size: int | None = None
 
 
 def _members(path: Path, start: int, size: int | None) -> Iterator[tuple[tarfile.TarInfo, int]]:
-    """Every member of a tar, with the offset of its content in the file."""
+    """Every member of a tar, with the offset of its content in the file. Raises PrologueError as `tar_files`."""
+    end = path.stat().st_size if size is None else start + size
     with path.open("rb") as file:
         file.seek(start)
         try:
             with tarfile.open(fileobj=file, mode="r:") as archive:
                 for info in archive:
                     archive.members.clear()  # type: ignore[attr-defined]  # it would keep every member
-                    if size is not None and info.offset_data - start > size:
-                        return
+                    if archive.offset > end:
+                        break
                     yield info, info.offset_data
+                _check_end(file, archive.offset, end, path)
         except tarfile.TarError as error:
             raise PrologueError(f"{path} is damaged at byte {file.tell()}: {error}") from None
+
+
+def _check_end(file: BinaryIO, offset: int, end: int, path: Path) -> None:
+    """Raise PrologueError where a tar does not end at `offset`, as `tarfile` takes any damage there for its end."""
+    file.seek(offset)
+    rest = file.read(min(max(0, end - offset), PADDING + 1))
+    if len(rest) < tarfile.BLOCKSIZE or len(rest) > PADDING or any(rest):
+        raise PrologueError(f"{path} is damaged or incomplete: from byte {offset} of {end} on it is no tar")
 
 
 def nested_files(path: Path, part: int = 0) -> Iterator[File]:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from itertools import groupby, islice
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import BinaryIO
 
 from prologue.core.errors import PrologueError
 from prologue.data.images import EXTENSIONS, MANIFEST
@@ -18,6 +18,7 @@ LABEL_KEYS = ("label", "cls", "class")  # in .json; the first that is there
 LONGEST_LABEL = 2**20  # bytes
 FIRST_MEMBERS = 20  # in which a shard shows its labels
 NAMED = 3  # tars in a message
+MOST_OPEN = 100  # tars at once in a process, which a system may allow 256 of
 
 
 class WebdatasetSource(Source):
@@ -34,7 +35,7 @@ class WebdatasetSource(Source):
         super().__init__()
         self._tars = _tars(path)
         self._root = path if path.is_dir() else path.parent
-        self._open: dict[int, Any] = {}
+        self._open: dict[int, BinaryIO] = {}
         names = _names(self._root / MANIFEST)
         self.classes = [str(label) for label in range(len(names))] or None
         self.readable = {str(label): name for label, name in enumerate(names)}
@@ -67,6 +68,8 @@ class WebdatasetSource(Source):
 
     def read(self, path: str, size: int, place: tuple[int, ...]) -> bytes:
         if place[0] not in self._open:
+            if len(self._open) == MOST_OPEN:
+                self._open.pop(next(iter(self._open))).close()
             self._open[place[0]] = self._tars[place[0]].open("rb")
         return read_span(self._open[place[0]].fileno(), place[1], size)
 

@@ -23,6 +23,7 @@ LONGEST_COMMENT = 2**16
 FULL_16, FULL_32 = 0xFFFF, 0xFFFFFFFF  # the value stands in the zip64 field
 ENCRYPTED, UTF8 = 0x1, 0x800
 STORED, DEFLATED = 0, 8
+SLACK = 1024  # bytes by which deflated content may be the larger one
 
 
 class ZipSource(Source):
@@ -35,9 +36,9 @@ class ZipSource(Source):
 
     def files(self) -> Iterator[File]:
         with self._path.open("rb") as file:
-            start, count, before = _central_directory(file, self._path)
+            start, size, before = _central_directory(file, self._path)
             file.seek(start)
-            for _ in range(count):
+            while file.tell() < start + size:  # the number of entries is no measure: 16 bits of it, in many archives
                 entry = _read_entry(file, self._path, before)
                 if entry is not None:
                     yield entry
@@ -45,6 +46,8 @@ class ZipSource(Source):
     def read(self, path: str, size: int, place: tuple[int, ...]) -> bytes:
         _, offset, compressed, method, checksum = place
         descriptor = self._file.fileno()
+        if compressed > 2 * size + SLACK:
+            raise Unusable("its sizes in the zip are damaged")
         try:
             header = os.pread(descriptor, LOCAL.size, offset)
             if len(header) < LOCAL.size or header[:4] != LOCAL_SIGN:
@@ -80,7 +83,7 @@ def _find_end(file: BinaryIO) -> tuple[int, bytes]:
 
 
 def _central_directory(file: BinaryIO, path: Path) -> tuple[int, int, int]:
-    """Offset of the first entry of the directory, how many there are, and the bytes of a program before the archive."""
+    """Offset of the first entry of the directory, its bytes, and those of a program before the archive."""
     end, record = _find_end(file)
     if end < 0:
         raise PrologueError(f"{path} is no zip, or cut off: its directory is missing")
@@ -94,13 +97,13 @@ def _central_directory(file: BinaryIO, path: Path) -> tuple[int, int, int]:
                 file.seek(place)
                 record = file.read(END64.size)
                 if len(record) == END64.size and record[:4] == END64_SIGN:
-                    *_, count, size, offset = END64.unpack(record)
+                    *_, size, offset = END64.unpack(record)
                     end = place
                     break
     file.seek(offset)
     if file.read(4) in (CENTRAL_SIGN, END_SIGN):
-        return offset, count, 0
-    return end - size, count, end - size - offset
+        return offset, size, 0
+    return end - size, size, end - size - offset
 
 
 def _read_entry(file: BinaryIO, path: Path, before: int) -> File | None:
