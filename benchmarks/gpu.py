@@ -31,7 +31,7 @@ from prologue.core.machine import cpu_name
 OUTPUT = Path("reports/benchmarks/gpu.json")
 PARTS = Path(__file__).with_name("gpu_parts.py")
 TRAINING = Path(__file__).parents[1] / "tests" / "training_run.py"
-EAGER = {"ACCELERATE_DYNAMO_BACKEND": "no"}
+EAGER = {"PROLOGUE_COMPILE": "off"}
 COMPILED = {"ACCELERATE_DYNAMO_BACKEND": "INDUCTOR", "ACCELERATE_DYNAMO_USE_REGIONAL_COMPILATION": "true"}
 TOLERANCES = {  # in fp32
     "gradients": 1e-3,  # |GPU - CPU| / |CPU|, over all parameters of a network

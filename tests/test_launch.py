@@ -186,9 +186,14 @@ def test_a_long_training_of_the_ar_model_is_compiled_on_a_gpu(monkeypatch: pytes
     assert compiles_by_itself(gpu, 2000)
     assert not compiles_by_itself(gpu, 1000)
     assert not compiles_by_itself(cpu, 2000)
-    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "no")
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "NO")  # as `accelerate launch` says where nothing was chosen
+    assert compiles_by_itself(gpu, 2000)
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR")  # all is compiled anyway
     assert not compiles_by_itself(gpu, 2000)
     monkeypatch.delenv("ACCELERATE_DYNAMO_BACKEND")
+    monkeypatch.setenv("PROLOGUE_COMPILE", "off")
+    assert not compiles_by_itself(gpu, 2000)
+    monkeypatch.delenv("PROLOGUE_COMPILE")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert not compiles_by_itself(gpu, 2000)
 

@@ -24,6 +24,8 @@ from prologue.core.recipe import read_recipe
 from prologue.data.shards import write_shards
 from prologue.models.ar import ARConfig, ARModel
 from prologue.models.saved import load_ar, load_tokenizer
+from prologue.models.tokenizer import to_uint8
+from prologue.models.transformer import Block
 from prologue.models.vocabulary import Vocabulary
 from prologue.models.weights import weights_sha256
 from prologue.pipeline import samples as samples_stage
@@ -180,6 +182,34 @@ def test_the_steps_that_a_gpu_captures_draw_the_same_ids(
         held = steps.sample(first, uniforms, torch.ones_like(tokens.prologue))
         assert (held[:, : ar.vocabulary.prologue_tokens] == ar.vocabulary.prologue_ids.start + 1).all()
         assert not torch.equal(held, drawn)
+
+
+def test_logits_that_are_not_finite_draw_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Softmax of NaN would draw the last id every time, and images would be made of it."""
+    ar = make_ar(make_tokenizer())
+    generate(ar, torch.tensor([0]))
+    block = ar.transformer.blocks[-1]
+    assert isinstance(block, Block)
+    block.feed_forward.fc1.weight.data[0, 0] = math.nan
+    with pytest.raises(PrologueError, match="logits are not finite"):
+        generate(ar, torch.tensor([0]))
+    sampler = TokenSampler(ar, None, Choices(), torch.float32)
+    steps = graphs.StaticSteps(sampler.decoder, sampler.block, None, Choices())
+    uniforms = torch.zeros(sampler.block, ar.vocabulary.length, dtype=torch.float64)
+    with torch.no_grad():
+        steps.sample(ar.class_embedding(torch.zeros(sampler.block, dtype=torch.long)), uniforms, None)
+    assert steps.check.isnan()
+
+
+def test_images_are_decoded_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block of 512 images would take a convolutional decoder 86 GB."""
+    tokenizer = make_tokenizer()
+    visual = torch.arange(150)[:, None].expand(-1, tokenizer.visual_tokens) % 32
+    decoded = record_calls(monkeypatch, tokenizer, "decode")
+    pixels = image_sampling.decode(tokenizer, visual)
+    assert [len(ids) for (ids,) in decoded] == [64, 64, 22]
+    expected = torch.cat([to_uint8(tokenizer.decode(ids[None])) for ids in visual])
+    assert np.abs(pixels.astype(int) - expected.permute(0, 2, 3, 1).numpy()).max() <= 1
 
 
 def test_prologues_are_held_taken_and_swapped() -> None:

@@ -59,6 +59,23 @@ def test_a_loss_that_is_not_finite_stops_with_its_name_and_step(shards: Path, mo
     assert not Path("tokenizer").exists()
 
 
+def test_numbers_that_are_finite_when_computed_again_are_told(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in all processes but the one whose images made them."""
+    start, calls = TokenizerTask.gradients, []
+
+    def broken(self: TokenizerTask, step: int, batch: Any) -> dict[str, torch.Tensor]:
+        calls.append(step)
+        losses = start(self, step, batch)
+        return losses | {"l1": losses["l1"] / 0} if len(calls) == 2 else losses
+
+    monkeypatch.setattr(TokenizerTask, "gradients", broken)
+    with pytest.raises(
+        PrologueError, match=r"step 2: l1 not finite; all is finite in what this process computed again"
+    ):
+        run_stages(tiny_params(), shards, ["tokenizer"])
+    assert calls == [0, 1, 1]
+
+
 def test_the_module_where_numbers_stop_being_finite_is_named(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     start = TokenizerTask.gradients
 
@@ -221,9 +238,15 @@ def test_training_lowers_the_losses_of_both_stages(shards: Path) -> None:
         assert list(Path(".work", stage).glob(f"*/curves/plots/images/step_{step:08d}.png"))  # what validation drew
 
 
-def test_the_token_cache_holds_what_the_tokenizer_encodes(shards: Path) -> None:
-    params = tiny_params(tokens__crops="ten")
-    run_stages(params, shards, ["tokenizer", "tokens"])
+def test_the_token_cache_holds_what_the_tokenizer_encodes(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = tiny_params(tokens__crops="ten", tokens__batch=25)
+    encoded = record_calls(monkeypatch, Tokenizer, "encode")
+    run_stages(params, shards, ["tokenizer"])
+    encoded.clear()
+    run_stages(params, shards, ["tokens"])
+    assert max(len(views) for _, views in encoded) == 20, (
+        "two images in ten views: the third would be above tokens.batch"
+    )
     cache = TokenCache(Path("tokens"), "train")
     assert (len(cache), cache.views) == (40, 10)
     images = ImageShards(shards, "train")

@@ -81,11 +81,12 @@ def loader_workers() -> int:
 
 
 def compiles_by_itself(device: torch.device, steps: int) -> bool:
-    """Whether blocks of the AR model are compiled for a training of so many steps, where no launch says anything of it.
+    """Whether blocks of the AR model are compiled for a training of so many steps, where no launch compiles all.
 
-    On CUDA they are, where Triton and the C compiler that it needs are there. ACCELERATE_DYNAMO_BACKEND=no prevents it.
+    On CUDA they are, where Triton and the C compiler that it needs are there. PROLOGUE_COMPILE=off prevents it.
     """
-    if device.type != "cuda" or steps < COMPILING_PAYS or "ACCELERATE_DYNAMO_BACKEND" in os.environ:
+    off = os.environ.get("PROLOGUE_COMPILE") == "off" or _compiler() != "no"  # as Accelerate tells, asked or not
+    if device.type != "cuda" or steps < COMPILING_PAYS or off:
         return False
     compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
     return importlib.util.find_spec("triton") is not None and compiler is not None

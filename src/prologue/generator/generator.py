@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,7 +23,7 @@ from prologue.sampling.prologues import HELD
 from prologue.sampling.watermark import Watermark, marking
 
 NAMED = 10  # classes in a message
-BATCH = 64  # images that are encoded or decoded at once
+BATCH = 64  # images that are encoded at once
 
 
 @dataclass(frozen=True)
@@ -155,4 +154,4 @@ class Generator:
 
     def pixels(self, tokens: Tokens) -> Pixels:
         """Images uint8 (B, H, W, 3) of ids."""
-        return np.concatenate([decode(self.tokenizer, part.to(self.device)) for part in tokens.visual.split(BATCH)])
+        return decode(self.tokenizer, tokens.visual.to(self.device))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from prologue.core.errors import PrologueError
 from prologue.core.runtime import WITHOUT_FLOAT64
 from prologue.core.seeds import derive_seed
 from prologue.models.ar import ARModel
@@ -68,10 +69,11 @@ class TokenSampler:
         self.block = block_size(ar)
         self.decoder = Decoder(ar, self.block if guidance is None else 2 * self.block, dtype)
         self.steps: StaticSteps | None = None  # on a GPU
+        self.check = torch.zeros((), device=self.device)  # 0 as long as all logits are finite
 
     @torch.no_grad()
     def sample(self, classes: Tensor, seeds: Sequence[Seed], prologue: Tensor | None = None) -> Tokens:
-        """As `generate`."""
+        """As `generate`. Raises PrologueError where the model's logits are not finite."""
         blocks = [
             self._sample_block(
                 classes[start : start + self.block],
@@ -80,7 +82,15 @@ class TokenSampler:
             )
             for start in range(0, len(classes), self.block)
         ]
+        self._require_finite()
         return Tokens(*self.vocabulary.split(torch.cat(blocks)))
+
+    def _require_finite(self) -> None:
+        if (self.check if self.steps is None else self.steps.check).isnan():
+            raise PrologueError(
+                "the AR model's logits are not finite, so that nothing can be drawn by them: its weights are damaged, "
+                "or bf16 is too coarse for them (sampling.precision: fp32)"
+            )
 
     def _sample_block(self, classes: Tensor, seeds: Sequence[Seed], prologue: Tensor | None) -> Tensor:
         """Vocabulary ids (b, length) of up to a block of images; the rows to spare repeat the first image."""
@@ -109,6 +119,7 @@ class TokenSampler:
         vocabulary = self.vocabulary
         ids = vocabulary.ids_at(position)
         logits = self.decoder.logits(x, position, ids)  # (rows, ids)
+        self.check.add_(logits.sum(), alpha=0)  # NaN where one is not finite, at the price of a sum
         if ids.stop - ids.start == 1:
             return torch.full((self.block,), ids.start, device=x.device)
         if prologue is not None and position < vocabulary.prologue_tokens:

@@ -38,6 +38,7 @@ class StaticSteps:
         self.uniforms = torch.zeros(block, length, dtype=torch.float64, device=device)
         self.held = torch.full((block, length), FREE, device=device)
         self.drawn = torch.zeros(block, length, dtype=torch.long, device=device)
+        self.check = torch.zeros((), device=device)  # 0 as long as all logits are finite
         scales = [
             self.guidance.scale(position, self.vocabulary) if self.guidance else 1.0 for position in range(length)
         ]
@@ -86,6 +87,7 @@ class StaticSteps:
     def step(self, ids: slice, seen: int, in_prologue: bool) -> None:
         """Draw one id for each image at `self.position` and make the next inputs; the cache is read up to `seen`."""
         logits = self._logits(ids, seen)  # (rows, ids)
+        self.check.add_(logits.sum(), alpha=0)  # NaN where one is not finite, at the price of a sum
         if self.guidance is not None:
             logits = guided(logits, self.scales[self.position])
         if ids.stop - ids.start == 1:

@@ -61,7 +61,8 @@ def _write_shard(
     """Encode one image shard; its ids appear last and whole, so that they say that it is done."""
     start = sum(images.shard_sizes[:shard])
     indices = np.arange(start, start + images.shard_sizes[shard])
-    batches = view_batches(images, tokenizer.config.image_size, scheme, indices, batch)
+    at_once = max(1, batch // CROPS[scheme])
+    batches = view_batches(images, tokenizer.config.image_size, scheme, indices, at_once)
     path = ids_path(folder, split, shard)
     arrays = {
         path.with_suffix(".labels.npy"): images.labels[indices],

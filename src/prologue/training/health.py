@@ -20,20 +20,26 @@ def not_finite(values: dict[str, float]) -> list[str]:
 
 
 def explain_failure(
-    broken: list[str], step: int, modules: dict[str, nn.Module], compute: Callable[[], object]
+    broken: list[str], step: int, modules: dict[str, nn.Module], compute: Callable[[], dict[str, Tensor]]
 ) -> PrologueError:
-    """The error for a step whose named values are not finite; computes the step once more to see where that began."""
+    """The error for a step whose named values are not finite; computes the step once more to see where that began.
+
+    The values are of all processes together; each computes its own images again.
+    """
     seen = _Seen()
     with _watching(modules, seen):
-        compute()
+        losses = compute()
+    gradients = seen.gradients[:1] or _broken_parameters(modules)
     if seen.outputs:
-        origin = f"the output of {seen.outputs[0]}"
-    elif any(not name.startswith(GRADIENT_NORM) for name in broken):
-        origin = "the loss itself: every module's output is finite"
+        origin = f"first in the output of {seen.outputs[0]}"
+    elif not all(loss.isfinite().all() for loss in losses.values()):
+        origin = "first in the loss itself: every module's output is finite"
+    elif gradients:
+        origin = f"first in the gradient of {', '.join(gradients)}"
     else:
-        origin = "the gradient of " + (seen.gradients[0] if seen.gradients else ", ".join(_broken_parameters(modules)))
+        origin = "all is finite in what this process computed again: it is another's images, or does not come twice"
     return PrologueError(
-        f"step {step + 1}: {', '.join(broken)} not finite; first in {origin}. This step changed no weight, and the "
+        f"step {step + 1}: {', '.join(broken)} not finite; {origin}. This step changed no weight, and the "
         "last checkpoint is kept. Lower the learning rate or use precision: fp32, then run again"
     )
 

@@ -1,6 +1,7 @@
 """A model as this launch trains it: wrapped by Accelerate, in micro-batches, with recomputed activations.
 
-All of this is the machine's business: it changes speed and memory, not results beyond the order of float sums.
+All of this is the machine's business: it changes speed and memory, not results beyond the order of float sums. But a
+discriminator normalises over the micro-batches of all processes, so that with one their size is heard in Stage 1.
 """
 
 import os
