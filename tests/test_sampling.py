@@ -37,6 +37,7 @@ from prologue.sampling.generation import TokenSampler
 from prologue.sampling.images import token_samplers
 from prologue.sampling.independent import independent_ids
 from prologue.sampling.prologues import prologues_of, resample_visual, swap_prologues
+from prologue.sampling.samples import labels_like
 from prologue.sampling.watermark import Watermark
 from prologue.tokens.cache import TokenCache
 
@@ -244,6 +245,22 @@ def test_independent_ids_come_as_often_as_at_their_position_in_their_class(train
     assert len({tuple(image) for image in independent_ids(cache, labels[:50] * 0, seed=0).tolist()}) == 50
     whole = {tuple(image) for image in cache.read(np.arange(len(cache))).visual.tolist()}
     assert sum(tuple(image) in whole for image in ids.tolist()) < len(ids) / 10, "ids of one image were kept together"
+
+
+def test_classes_are_drawn_as_often_as_in_what_samples_are_compared_with() -> None:
+    """Two classes, 90 and 10 images: a perfect generator that draws them alike is as far as a bad one."""
+    names, even = ["a", "b", "c"], np.arange(30) % 3
+    assert labels_like(even, names, None, 8).tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
+    assert labels_like(even, names, ["c", "a"], 4).tolist() == [0, 2, 0, 2]
+    many = labels_like(np.arange(50_000) % 1000, [str(name) for name in range(1000)], None, 3000)
+    assert many.tolist() == [*range(1000)] * 3
+    uneven = labels_like(np.repeat([0, 1, 2], [90, 10, 0]), names, None, 200)
+    assert np.bincount(uneven, minlength=3).tolist() == [180, 20, 0]
+    assert np.bincount(uneven[:50], minlength=3).tolist() == [45, 5, 0], "they are mixed from the start"
+    with pytest.raises(PrologueError, match="none of these has an image"):
+        labels_like(np.zeros(5, np.int64), names, ["b"], 4)
+    with pytest.raises(PrologueError, match="no class 'd'"):
+        labels_like(even, names, ["d"], 4)
 
 
 def write(params: Params, trained: Path, shards: Path, name: str) -> dict[str, Any]:

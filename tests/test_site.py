@@ -163,9 +163,9 @@ def test_findings_name_the_best_row_and_the_papers_order(tmp_path: Path) -> None
     study = read_study(tmp_path / "table1" / "study.json")
     assert findings(study) == [
         "gFD (lite2), guided: Prologue is best with 323.5, before 2D with 341.8. "
-        "2 of 3 pairs of rows stand in the paper's order.",
+        "2 of 3 pairs of rows that differ by more than chance stand in the paper's order.",
         "gFD (lite2), no guidance: Prologue is best with 334.6, before 1D with 390.2. "
-        "3 of 3 pairs of rows stand in the paper's order.",
+        "3 of 3 pairs of rows that differ by more than chance stand in the paper's order.",
         "PSNR, dB: 2D is best with 22.41, before Prologue with 22.24.",
     ]
     assert study.state == "3 of 5 runs done, 1 failed, 1 not run"

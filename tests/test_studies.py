@@ -23,7 +23,7 @@ from tiny import ROOT, TINY, write_image_folder
 from prologue.core.errors import PrologueError
 from prologue.figures.studies import Point, draw_chart
 from prologue.measures.seeds import Contrast, contrast
-from prologue.studies import experiments
+from prologue.studies import experiments, results
 from prologue.studies.definition import SCALES, STUDIES, load_study, rows_at
 from prologue.studies.experiments import failure
 from prologue.studies.results import Result, mean_sweep, swept_by_all
@@ -201,13 +201,37 @@ def test_tables_tell_mean_spread_and_paired_difference(tmp_path: Path) -> None:
     assert len(as_frame(study)) == 5
 
 
+def test_what_other_params_found_is_outdated_and_what_other_code_found_is_told(tmp_path: Path) -> None:
+    row = rows_at(load_study("table1"), "table1", "smoke")[0]
+    (tmp_path / "rows").mkdir()
+    for params, status in (({"ar.batch": row.params.ar.batch}, "earlier code"), ({"ar.batch": 99}, "outdated")):
+        saved = SavedRow(commit="c", params=params, metrics={}, lock={})
+        (tmp_path / "rows" / f"{row.name}.json").write_text(saved.model_dump_json())
+        assert results._result(row, None, False, tmp_path).status == status
+    (tmp_path / "rows" / f"{row.name}.json").unlink()
+    assert results._result(row, None, False, tmp_path).status == "not run"
+
+
+def test_rows_differ_by_more_than_chance_over_seeds_or_by_intervals_over_images() -> None:
+    def row(*values: float, interval: tuple[float, float] | None = None) -> Row:
+        within = {} if interval is None else {"gfd": interval}
+        runs = [Run(seed=s, status="done", metrics={"gfd": v}, intervals=within) for s, v in enumerate(values)]
+        return Row(label="a", runs=runs)
+
+    assert row(1.0, 2.0, 3.0).differs(row(2.0, 3.1, 4.0), "gfd")
+    assert not row(1.0, 2.0, 3.0).differs(row(2.0, 1.0, 9.0), "gfd")
+    assert row(1.0, interval=(0.9, 1.1)).differs(row(1.3, interval=(1.2, 1.4)), "gfd")
+    assert not row(1.0, interval=(0.9, 1.1)).differs(row(1.15, interval=(1.05, 1.25)), "gfd")
+    assert row(1.0).differs(row(1.1), "gfd")
+
+
 def test_sweeps_are_compared_over_seeds_that_all_rows_have() -> None:
     first = rows_at(load_study("figA1"), "figA1", "smoke")[0]
 
     def result(seed: int, distance: float | None) -> Result:
         text = None if distance is None else f"visual.guidance,gfd_lite2\n2.0,{distance + 4}\n1.0,{distance}\n"
         saved = SavedRow(commit="c", params={}, metrics={}, lock={}, sweep=text)
-        return Result(replace(first, seed=seed), saved if text else None, True, "")
+        return Result(replace(first, seed=seed), saved if text else None, "done" if text else "not run")
 
     whole, partly = [result(1, 10.0), result(2, 12.0)], [result(1, None), result(2, 30.0)]
     assert swept_by_all([whole, whole]) == {1, 2}
@@ -244,6 +268,9 @@ def test_figures_say_what_they_show(tmp_path: Path) -> None:
     for kind in told:
         assert (tmp_path / f"{kind}.svg").stat().st_size > 1000
         assert (tmp_path / f"{kind}.png").stat().st_size > 1000
+    one_seed = [replace(point, spread={}, interval={"gfd": (3.5, 4.75)}) for point in points[:1]]
+    assert "gfd: a 4 [3.5, 4.75]" in str(draw_chart(figures["bars"].chart, one_seed, {}, tmp_path / "one.svg"))
+    assert one_seed[0].error("gfd") == (0.5, 0.75)
     for kind in ("sweep", "ratios"):
         assert draw_chart(figures[kind].chart, points[1:], {}, tmp_path / "none.svg") is None
     assert not (tmp_path / "none.svg").exists()
@@ -292,8 +319,8 @@ def test_a_study_survives_interruption_and_failing_rows_and_reruns_nothing_that_
     assert again.returncode == 1
     assert "1 rows failed: broken; the table says why" in again.stderr
     assert f"{done}, seed" not in again.stdout  # it was not run again
-    results = clone.folder / "reports" / "studies" / "small-default"
-    study = json.loads((results / "study.json").read_text())
+    folder = clone.folder / "reports" / "studies" / "small-default"
+    study = json.loads((folder / "study.json").read_text())
     runs = [row["runs"][0] for row in study["rows"]]
     assert [run["status"] for run in runs] == ["done", "failed", "done"]
     assert runs[1]["reason"].startswith("shards: ")
@@ -301,7 +328,7 @@ def test_a_study_survives_interruption_and_failing_rows_and_reruns_nothing_that_
     assert study["rows"][2]["label"] == "Post on photos, 6 tokens"
     assert study["rows"][2]["params"]["prologue.tokens"] == 6
     assert study["rows"][0]["metrics"]["psnr"] == study["rows"][2]["metrics"]["psnr"]  # of the same frozen tokenizer
-    table = pd.read_csv(results / "table.csv")
+    table = pd.read_csv(folder / "table.csv")
     assert table["paper (ImageNet 256): PSNR"][0] == 20.71
     against = study["rows"][2]["against_baseline"]["psnr"]
     assert (against["difference"], against["low"], against["ratio"]) == (0, None, 1)
@@ -318,14 +345,16 @@ def test_a_study_survives_interruption_and_failing_rows_and_reruns_nothing_that_
     clone.edit("models/transformer.py", "import math\n", "import math\n\nmath.pi = 3\n")
     assert "3 experiments to run" in clone.run("prologue", "study", "small", "--plan").stdout
     assert "1 experiments to run" in clone.run("prologue", "study", "small", "--keep", "--plan").stdout
-    assert "0 of 3 runs done, 2 outdated, 1 failed" in clone.run("prologue", "study", "small", "--keep").stdout
-    kept = json.loads((results / "study.json").read_text())["rows"]
-    assert [row["runs"][0]["status"] for row in kept] == ["outdated", "failed", "outdated"]
-    assert "Outdated is what other code or params found." in (results / "table.md").read_text()
+    assert (
+        "0 of 3 runs done, 2 done by earlier code, 1 failed" in clone.run("prologue", "study", "small", "--keep").stdout
+    )
+    kept = json.loads((folder / "study.json").read_text())["rows"]
+    assert [row["runs"][0]["status"] for row in kept] == ["earlier code", "failed", "earlier code"]
+    assert "Rows of earlier code have the params of today." in (folder / "table.md").read_text()
     assert [row["metrics"]["psnr"] for row in kept] == [row["metrics"]["psnr"] for row in study["rows"]]
     clone.change({"ar.batch": 2})
     assert "3 experiments to run" in clone.run("prologue", "study", "small", "--keep", "--plan").stdout  # other params
-    assert {"index.html", "table.md", "figure_1.svg", "figure_1.png"} <= {path.name for path in results.iterdir()}
+    assert {"index.html", "table.md", "figure_1.svg", "figure_1.png"} <= {path.name for path in folder.iterdir()}
 
 
 def test_the_readme_quotes_the_table_of_its_study() -> None:

@@ -15,7 +15,7 @@ from prologue.core.files import read_json, remove, replacing, write_json
 from prologue.core.params import GuidedRunParams, Params, PlainRunParams
 from prologue.core.precision import settle
 from prologue.core.runtime import start_accelerator
-from prologue.core.systems import with_setting
+from prologue.core.systems import trains_stage2, with_setting
 from prologue.core.work import claim, open_work, origin_of, release, work_root
 from prologue.evaluation.features import extract
 from prologue.evaluation.generation import distance_to, score
@@ -28,7 +28,8 @@ from prologue.models.saved import load_ar, load_tokenizer
 from prologue.sampling.adopted import ADOPTED, Adopted
 from prologue.sampling.generation import TokenSampler
 from prologue.sampling.images import choices_of, guidance_of, sample_images, token_samplers
-from prologue.sampling.samples import balanced_labels
+from prologue.sampling.samples import labels_like
+from prologue.tokens.cache import TokenCache
 
 TUNING = 1  # second part of the seeds of these images: those of the samples have two parts
 TEMPERATURE = "visual.temperature"
@@ -104,7 +105,8 @@ class _Tries:
         self.inputs = [path for folder in folders for path in sorted(folder.glob("*.*"))]
         self.samplers = token_samplers(load_ar(ar_folder, device), self.params.sampling)
         names = read_json(tokens / "manifest.json")["classes"]
-        self.labels = balanced_labels(names, params.sampling.classes, params.sweep.images)
+        known = TokenCache(tokens, "train" if trains_stage2(params) else "val").labels
+        self.labels = labels_like(known, names, params.sampling.classes, params.sweep.images)
         self.extractor = Extractor(name, device)
         self.shown = metric_name("gfd", name), metric_name("is", name)
         self.protocol = {

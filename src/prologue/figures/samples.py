@@ -17,8 +17,10 @@ def class_grid(images: Pixels, labels: NDArray[np.int64], names: list[str]) -> I
     """Uncurated grid: the first images of each of the first classes that were sampled, a labelled row each."""
     shown = sorted(set(labels.tolist()))[:MAX_ROWS]
     rows = [images[labels == label][:COLUMNS] for label in shown]
-    columns = min(map(len, rows))
-    return table_grid(np.stack([row[:columns] for row in rows]), [names[label] for label in shown])
+    cells = np.full((len(rows), max(map(len, rows)), *images.shape[1:]), 255, np.uint8)
+    for place, row in enumerate(rows):  # of a rare class there may be fewer
+        cells[place, : len(row)] = row
+    return table_grid(cells, [names[label] for label in shown])
 
 
 def turns_grid(images: Pixels, names: list[str], classes: int) -> Image.Image:

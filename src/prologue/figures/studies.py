@@ -6,6 +6,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -39,7 +40,8 @@ class Chart:
 @dataclass(frozen=True)
 class Point:
     """A row that is done: its label, the line it belongs to, its sweep; by key its params and mean measurements, how
-    these spread over seeds, how they differ from the baseline's, and the paper's ratio to it.
+    these spread over seeds, how they differ from the baseline's, the paper's ratio to it, and of one seed the interval
+    over images.
     """
 
     label: str
@@ -49,6 +51,14 @@ class Point:
     sweep: pd.DataFrame | None
     against: dict[str, Contrast] = field(default_factory=dict)
     paper: dict[str, float] = field(default_factory=dict)
+    interval: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def error(self, key: str) -> tuple[float, float]:
+        """How far its mark of a metric reaches down and up: the spread over seeds, or of one seed the interval."""
+        if key in self.interval:
+            low, high = self.interval[key]
+            return self.values[key] - low, high - self.values[key]
+        return self.spread.get(key, 0.0), self.spread.get(key, 0.0)
 
 
 def draw_chart(chart: Chart, points: list[Point], labels: dict[str, str], path: Path) -> str | None:
@@ -68,7 +78,8 @@ def _panels(chart: Chart, points: list[Point], labels: dict[str, str], path: Pat
         told = draw(panel, chart, key, points)
         if told:
             words.append(f"{labels.get(key, key)}: {'; '.join(told)}")
-        panel.set_ylabel(fill(labels.get(key, panel.get_ylabel() or key), LABEL))
+        label = labels.get(key, panel.get_ylabel() or key)
+        panel.set_ylabel(fill(f"{label}, of the sweep" if chart.kind == "sweep" else label, LABEL))
         panel.set_xlabel(labels.get(chart.x, panel.get_xlabel()))
     if words:
         handles, names = panels[0].get_legend_handles_labels()
@@ -149,8 +160,15 @@ def _bars(panel: Axes, chart: Chart, key: str, points: list[Point]) -> list[str]
     """A bar per row, with its value."""
     known = [point for point in points if point.values.get(key) is not None]
     values = [point.values[key] for point in known]
-    errors = [point.spread.get(key, 0.0) for point in known] if any(key in point.spread for point in known) else None
-    bars = panel.barh([point.label for point in known], values, xerr=errors, color=BLUE, height=0.6, capsize=3)
+    errors = np.array([point.error(key) for point in known]).reshape(-1, 2).T
+    bars = panel.barh(
+        [point.label for point in known],
+        values,
+        xerr=errors if errors.any() else None,
+        color=BLUE,
+        height=0.6,
+        capsize=3,
+    )
     panel.bar_label(bars, [f" {_told(point, key)}" for point in known])
     panel.invert_yaxis()
     panel.grid(axis="y", visible=False)
@@ -159,9 +177,11 @@ def _bars(panel: Axes, chart: Chart, key: str, points: list[Point]) -> list[str]
 
 
 def _told(point: Point, key: str) -> str:
-    """A mean with its spread over seeds."""
-    over = point.spread.get(key)
-    return f"{point.values[key]:.4g}" + ("" if over is None else f" ± {over:.2g}")
+    """A mean with its spread over seeds; of one seed its interval over images."""
+    text, over, within = f"{point.values[key]:.4g}", point.spread.get(key), point.interval.get(key)
+    if within:
+        return f"{text} [{within[0]:.4g}, {within[1]:.4g}]"
+    return text if over is None else f"{text} ± {over:.2g}"
 
 
 def _lines(panel: Axes, chart: Chart, key: str, points: list[Point]) -> list[str]:
@@ -179,8 +199,8 @@ def _lines(panel: Axes, chart: Chart, key: str, points: list[Point]) -> list[str
             panel.axhline(y[0], color=look["color"], linestyle="--", linewidth=1.2, label=group)
             told.append(f"{group} {_told(ordered[0], key)}")
             continue
-        errors = [point.spread.get(key, 0.0) for point in ordered]
-        panel.errorbar(x, y, errors, label=group, capsize=3 if any(errors) else 0, **look)
+        errors = np.array([point.error(key) for point in ordered]).T
+        panel.errorbar(x, y, errors, label=group, capsize=3 if errors.any() else 0, **look)
         told.append(
             f"{group} " + ", ".join(f"{_told(point, key)} at {a:g}" for a, point in zip(x, ordered, strict=True))
         )

@@ -1,5 +1,6 @@
 """The stage samples: images with guidance and without, and pictures of what the prologue holds."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from prologue.sampling.generation import TokenSampler
 from prologue.sampling.images import decode, token_samplers
 from prologue.sampling.independent import independent_ids
 from prologue.sampling.prologues import draw_held, draw_of_real, draw_swapped
-from prologue.sampling.samples import balanced_labels, building_samples, write_samples
+from prologue.sampling.samples import building_samples, labels_like, write_samples
 from prologue.sampling.watermark import marking
 from prologue.tokens.cache import TokenCache
 
@@ -45,8 +46,9 @@ def make_samples(
     output: Path,
     figures: Path,
 ) -> dict[str, Any]:
-    """Sample `sampling.images` images in both runs, classes taking turns, and draw them; returns the stage's metrics.
+    """Sample `sampling.images` images in both runs and draw them; returns the stage's metrics.
 
+    Each class is drawn as often as it is among the validation images, which the samples are compared with.
     Both runs take what the stage sweep chose where `sweep.adopt` says so. Beside OUTPUT/RUN.npz lie independent.npz and
     swapped.npz, yardsticks of the evaluation. Writes samples_RUN.png and, with a prologue, held_, real_prologue and
     swapped_prologues.png to `figures`. Images are marked where `sampling.watermark` is on, under the key that the
@@ -58,7 +60,7 @@ def make_samples(
     ar = load_ar(ar_folder, accelerator.device)
     tokenizer = load_tokenizer(tokenizer_folder, accelerator.device)
     names = read_json(tokens / "manifest.json")["classes"]
-    labels = balanced_labels(names, params.sampling.classes, params.sampling.images)
+    labels = labels_like(TokenCache(tokens, "val").labels, names, params.sampling.classes, params.sampling.images)
     watermark = marking(params.sampling.watermark.strength, tokenizer)
     samplers = token_samplers(ar, params.sampling, watermark)
     inputs = [*sorted(ar_folder.glob("*.*")), *sorted(tokenizer_folder.glob("*.*"))]
@@ -78,10 +80,13 @@ def make_samples(
             _write_pictures(pictures, figures, recipe)
         earlier = earlier_sessions(folder)
     counts = np.bincount(labels, minlength=len(names))
+    if params.sampling.classes and accelerator.is_main_process:
+        said = f"samples are of {(counts > 0).sum()} of {len(names)} classes, and are compared with images of all"
+        print(f"warning: sampling.classes: {said}", file=sys.stderr)
     return {
         "images": len(labels),
         "classes": int((counts > 0).sum()),
-        "images_per_class": sorted({int(count) for count in counts[counts > 0]}),
+        "images_per_class": sorted({int(counts[counts > 0].min()), int(counts.max())}),
         "images_per_second": speed,
         "seed": params.seed,
         "weights_sha256": weights,

@@ -27,7 +27,6 @@ from prologue.measures.intervals import frechet_draws, interval
 from prologue.measures.registry import metric_name
 from prologue.sampling.generation import Seed
 from prologue.sampling.images import Pixels
-from prologue.sampling.samples import balanced_labels
 from prologue.sampling.watermark import LEVEL, Watermark
 
 LEVELS = (0.001, 0.01, 0.05, 0.1, 0.5)
@@ -61,7 +60,7 @@ def measure_watermark(
     params = load_params(project / "params.yaml")
     reference = load_reference(project / "data" / "reference", params.evaluation.extractor)
     extractor = Extractor(params.evaluation.extractor, start_accelerator().device)
-    labels = balanced_labels(list(generator.classes), None, images)
+    labels = np.arange(images) % len(generator.classes)
     keys = [f"watermark that is measured, {number}".encode() for number in range(KEYS)]
     readers = [Watermark(key, generator.tokenizer) for key in keys]
     unmarked = _draw(generator, labels, seed, None)

@@ -50,25 +50,28 @@ def write_study_list(folder: Path) -> Path:
 
 
 def findings(study: Study) -> list[str]:
-    """What the table says, one sentence a metric: which row is best, how many rows stand in the paper's order."""
+    """What the table says of each metric: which rows differ from the baseline, or the best; the paper's order."""
     sentences = []
     for column in study.columns:
         if not column.better:
             continue
         ranked = _ranked(study, column)
-        said = _best(ranked) + _against_baseline(study, column) + _paper_order(ranked, column)
+        said = (_against_baseline(study, column) or _best(ranked, column)) + _paper_order(ranked, column)
         if said:
             sentences.append(f"{column.label}:{said}")
     return sentences
 
 
-def _best(ranked: list[tuple[Row, float]]) -> str:
-    """Which row is best, and by how much; empty of fewer than two."""
+def _best(ranked: list[tuple[Row, float]], column: Column) -> str:
+    """Which row is best, and by how much, or that chance may decide it; empty of fewer than two."""
     if len(ranked) < 2:
         return ""
     (best, value), (second, next_value) = ranked[:2]
     if value == next_value:
         return f" {best.label} and {second.label} are equal with {number(value)}."
+    near = [row.label for row, _ in ranked[1:] if not best.differs(row, column.key)]
+    if near:
+        return f" {best.label} has the best value, {number(value)}; not told from chance: {', '.join(near)}."
     return f" {best.label} is best with {number(value)}, before {second.label} with {number(next_value)}."
 
 
@@ -93,18 +96,19 @@ def _ranked(study: Study, column: Column) -> list[tuple[Row, float]]:
 
 
 def _paper_order(ranked: list[tuple[Row, float]], column: Column) -> str:
-    """How many pairs of rows stand in the paper's order; empty where the paper orders none."""
+    """How many pairs of rows that differ stand in the paper's order; empty where it orders none of them."""
     sign = -1 if column.better == "higher" else 1
     same, pairs = 0, 0
     for (first, value), (second, other) in combinations(ranked, 2):
         paper, other_paper = first.paper.get(column.key), second.paper.get(column.key)
-        if paper is None or other_paper is None or paper == other_paper:
+        if paper is None or other_paper is None or paper == other_paper or not first.differs(second, column.key):
             continue
         pairs += 1
         same += value != other and sign * (other_paper - paper) > 0
     if not pairs:
         return ""
-    return f" {same} of {pairs} pairs of rows {'stands' if same == 1 else 'stand'} in the paper's order."
+    what = "pairs of rows that differ by more than chance"
+    return f" {same} of {pairs} {what} {'stands' if same == 1 else 'stand'} in the paper's order."
 
 
 def _table_row(study: Study, row: Row, paper: list[Column]) -> dict[str, Any]:

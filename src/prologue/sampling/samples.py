@@ -66,16 +66,29 @@ def write_samples(
     return speed
 
 
-def balanced_labels(names: list[str], wanted: list[str | int] | None, images: int) -> NDArray[np.int64]:
-    """Labels of the samples (images,): all classes in turn, or the wanted ones.
+def labels_like(
+    known: NDArray[np.int64], names: list[str], wanted: list[str | int] | None, images: int
+) -> NDArray[np.int64]:
+    """Labels of the samples (images,): all classes in turn, or the wanted ones, each as often as among known labels.
 
-    Raises PrologueError for a class that the model does not know.
+    `known` (N,) are of the images that the samples are compared with: of another mixture of classes even a perfect
+    generator's would be far from them.
+
+    Raises PrologueError for a class that the model does not know, and where no known image is of a wanted one.
     """
     unknown = [name for name in wanted or [] if str(name) not in names]
     if unknown:
         raise PrologueError(f"sampling.classes: there is no class {unknown[0]!r}; known: {', '.join(names[:10])} ...")
-    labels = [names.index(str(name)) for name in wanted] if wanted else list(range(len(names)))
-    return np.resize(np.array(labels, np.int64), images)
+    counts = np.bincount(known, minlength=len(names)).astype(np.float64)
+    if wanted:
+        counts[[name not in map(str, wanted) for name in names]] = 0
+    if not counts.any():
+        raise PrologueError("sampling.classes: none of these has an image to compare with")
+    shares, drawn, labels = counts / counts.sum(), np.zeros(len(names)), np.empty(images, np.int64)
+    for number in range(images):
+        labels[number] = (shares * (number + 1) - drawn).argmax()  # which is the furthest behind
+        drawn[labels[number]] += 1
+    return labels
 
 
 def _write_files(folder: Path, images: NDArray[np.uint8], kind: Literal["none", "png", "webp"], recipe: Recipe) -> None:

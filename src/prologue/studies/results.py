@@ -6,7 +6,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Literal
 
 import pandas as pd
 
@@ -17,29 +16,19 @@ from prologue.measures.seeds import Contrast, contrast, spread
 from prologue.studies.columns import column, intervals, measure
 from prologue.studies.definition import StudyDefinition, StudyRow
 from prologue.studies.experiments import failure, git, queue_states
-from prologue.studies.saved import ROWS, SavedRow, earlier_row
-from prologue.studies.table import STUDY, Row, Run, Study, StudyFigure
+from prologue.studies.saved import ROWS, SavedRow, earlier_row, kept_row
+from prologue.studies.table import STUDY, Row, Run, Status, Study, StudyFigure
 from prologue.studies.text import as_frame, as_markdown
 
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a row with one seed: what it saved where it is done, else why it failed, if it did.
-
-    `current`: with today's params and code.
-    """
+    """What became of a row with one seed: what it saved where it is done, else why it failed, if it did."""
 
     row: StudyRow
     saved: SavedRow | None
-    current: bool
-    reason: str
-
-    @property
-    def status(self) -> Literal["done", "outdated", "failed", "not run"]:
-        """What the table says of it."""
-        if self.saved:
-            return "done" if self.current else "outdated"
-        return "failed" if self.reason else "not run"
+    status: Status
+    reason: str = ""
 
     @property
     def metrics(self) -> Metrics:
@@ -53,14 +42,13 @@ def write_results(
     """Write study.json, tables and figures of all rows to `folder`, which keeps its files of saved rows.
 
     Each row is given with what it found with today's params and code. Of one that was not run with these, and has not
-    failed, what it found before is told as outdated.
+    failed, what it found before is told, as of earlier code, or as outdated where its params were others.
     """
     states = queue_states()
     results: dict[str, list[Result]] = {}
     for row, saved in rows:
-        reason = failure(row) if saved is None and states.get(row.name) == "Failed" else ""
-        known = saved if saved or reason else earlier_row(row, folder)
-        results.setdefault(row.label, []).append(Result(row, known, saved is not None, reason))
+        result = _result(row, saved, states.get(row.name) == "Failed", folder)
+        results.setdefault(row.label, []).append(result)
     done = [result.metrics for own in results.values() for result in own if result.saved]
     columns = [column(key, done) for key in definition.columns]
     table = [_row(own, results.get(definition.baseline, []), definition) for own in results.values()]
@@ -85,6 +73,17 @@ def write_results(
         as_frame(study).to_csv(temporary / "table.csv", index=False)
         (temporary / "table.md").write_text(as_markdown(study))
     return study
+
+
+def _result(row: StudyRow, saved: SavedRow | None, failed: bool, folder: Path) -> Result:
+    if saved:
+        return Result(row, saved, "done")
+    if failed:
+        return Result(row, None, "failed", failure(row))
+    if kept := kept_row(row, folder):
+        return Result(row, kept, "earlier code")
+    earlier = earlier_row(row, folder)
+    return Result(row, earlier, "outdated" if earlier else "not run")
 
 
 def _row(own: list[Result], baseline: list[Result], definition: StudyDefinition) -> Row:
@@ -153,10 +152,16 @@ def _draw(definition: StudyDefinition, results: dict[str, list[Result]], folder:
             sweep = mean_sweep(own, swept)
             against = {key: found for key, found in _against(own, baseline, list(values)).items() if found.ratio}
             paper = {key: row.paper[key] / value for key, value in papers.items() if key in row.paper}
+            within = intervals(definition.measured, done[0].metrics) if len(done) == 1 else {}
             known = done[0].params | means
-            points.append(Point(row.label, row.group or row.label, known, spreads, sweep, against, paper))
+            points.append(Point(row.label, row.group or row.label, known, spreads, sweep, against, paper, within))
     everything = [result.metrics for own in results.values() for result in own if result.saved]
     labels = {key: column(key, everything).label for key in definition.measured}
+    missing = [label for label, own in results.items() if not any(result.saved for result in own)]
+    not_run = f" Not run: {', '.join(missing)}." if missing else ""
+    errors = (
+        " Error bars of one seed are 95 % intervals over images." if any(point.interval for point in points) else ""
+    )
     figures = []
     for number, figure in enumerate(definition.figures, start=1):
         file = f"figure_{number}.svg"
@@ -167,7 +172,7 @@ def _draw(definition: StudyDefinition, results: dict[str, list[Result]], folder:
                     file=file,
                     png=file.replace("svg", "png"),
                     title=figure.title,
-                    caption=figure.caption,
+                    caption=figure.caption + (errors if figure.kind in ("bars", "lines") else "") + not_run,
                     alt=alt,
                 )
             )

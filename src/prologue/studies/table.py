@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ValidationError
 
 from prologue.core.errors import PrologueError
-from prologue.measures.seeds import Contrast
+from prologue.measures.seeds import Contrast, contrast
 
 STUDY = "study.json"
 Value = float | None
@@ -22,11 +22,14 @@ class Column(BaseModel):
     paper: str = ""
 
 
+Status = Literal["done", "earlier code", "outdated", "failed", "not run"]
+
+
 class Run(BaseModel):
     """One experiment: a row with one seed. `intervals` are over images, 95 %."""
 
     seed: int = 0
-    status: Literal["done", "outdated", "failed", "not run"]
+    status: Status
     reason: str = ""
     commit: str = ""
     metrics: dict[str, Value] = {}
@@ -48,11 +51,11 @@ class Row(BaseModel):
     @property
     def done(self) -> list[Run]:
         """The runs that have results."""
-        return [run for run in self.runs if run.status in ("done", "outdated")]
+        return [run for run in self.runs if run.status in ("done", "earlier code", "outdated")]
 
     @property
     def status(self) -> str:
-        """done, outdated, failed or not run; where its runs differ, that of each that is not done, by seed."""
+        """The status of its runs; where they differ, that of each that is not done, by seed."""
         seeds: dict[str, list[str]] = {}
         for run in self.runs:
             seeds.setdefault(run.status, []).append(str(run.seed))
@@ -68,6 +71,23 @@ class Row(BaseModel):
     def measured(self, column: Column) -> Value:
         """The row's mean of a metric; None where no run of it has one."""
         return self.metrics.get(column.key)
+
+    def by_seed(self, key: str) -> dict[int, float]:
+        """What its runs measured of a metric."""
+        return {run.seed: value for run in self.done if (value := run.metrics.get(key)) is not None}
+
+    def differs(self, other: "Row", key: str) -> bool:
+        """Whether two rows differ in a metric by more than chance, as far as is known.
+
+        Over the seeds that both have; of one seed by the intervals over images; True where neither is known.
+        """
+        found = contrast(self.by_seed(key), other.by_seed(key))
+        if found and found.low is not None:
+            return found.is_certain
+        within = [row.done[0].intervals.get(key) for row in (self, other) if row.done]
+        if len(within) < 2 or within[0] is None or within[1] is None:
+            return True
+        return within[0][1] < within[1][0] or within[1][1] < within[0][0]
 
 
 class StudyFigure(BaseModel):
@@ -106,10 +126,11 @@ class Study(BaseModel):
 
     @property
     def state(self) -> str:
-        """How many runs are done, outdated, failed, not run."""
+        """How many runs are done, and how many have which other status."""
         runs = [run.status for row in self.rows for run in row.runs]
-        others = ("outdated", "failed", "not run")
-        rest = "".join(f", {runs.count(status)} {status}" for status in others if status in runs)
+        others = ("earlier code", "outdated", "failed", "not run")
+        words = {"earlier code": "done by earlier code"}
+        rest = "".join(f", {runs.count(status)} {words.get(status, status)}" for status in others if status in runs)
         return f"{runs.count('done')} of {len(runs)} runs done{rest}"
 
 

@@ -62,8 +62,12 @@ def as_markdown(study: Study) -> str:
 
 def meaning(study: Study) -> str:
     """What stands behind the numbers of the table."""
-    outdated = any(run.status == "outdated" for row in study.rows for run in row.runs)
-    return _of_seeds(study) + (" Outdated is what other code or params found." if outdated else "")
+    statuses = {run.status for row in study.rows for run in row.runs}
+    said = {
+        "earlier code": " Rows of earlier code have the params of today.",
+        "outdated": " Outdated is what other params found.",
+    }
+    return _of_seeds(study) + "".join(text for status, text in said.items() if status in statuses)
 
 
 def _of_seeds(study: Study) -> str:
