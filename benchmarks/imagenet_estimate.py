@@ -43,6 +43,9 @@ def page(measured: dict[str, Any]) -> str:
         "Training itself, from the paper (App. E, on A100s): Stage 1 about 30 hours (Base) or 44 (Large) on 8 of them,",
         "Stage 2 about 13 hours (AR B) or 25 (AR L) on 8, AR XL about 25 hours on 32.",
         "",
+        "The stages compare with the 50,000 validation images. What the paper reports is against ADM's file:",
+        "`prologue evaluate data/samples/cfg.npz --reference VIRTUAL_imagenet256_labeled.npz`. sFID is not computed.",
+        "",
         "Full-size steps on 2 CPU cores, batch 2, fp32, measured: one Stage-1 step "
         f"{steps['stage1_step_seconds']} s, one Stage-2 step {steps['stage2_step_seconds']} s,",
         f"two samples with guidance {steps['sample_2_images_seconds']} s, "

@@ -177,7 +177,9 @@ def floor(reconstructions: Reference, images: int) -> float:
 def compare_with_reference(
     features: Features, reference: Reference, extractor: str, neighbours: int, distance: str
 ) -> dict[str, Any]:
-    """Metrics of samples (ADM's protocol, Dhariwal and Nichol 2021): each name says which extractor computed it.
+    """Metrics of samples (as ADM's, Dhariwal and Nichol 2021): each name says which extractor computed it.
+
+    The pipeline compares with validation images of the shards; `prologue evaluate --reference` with ADM's own file.
 
     Returns:
         The Frechet distance, called `distance`; the inception score (10 splits) and its deviation; precision, recall

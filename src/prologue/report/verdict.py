@@ -192,8 +192,8 @@ def evidence(params: Params, metrics: Metrics) -> str:
     unseen = "that no training saw" if trains_both(params) else "that no training here saw"
     held_out = f"on {images:,} validation images {unseen}" if images else "on held-out images"
     return (
-        f"Every check compares a number measured {held_out} with a yardstick that was set before the run; "
-        "one that its 95 % interval does not settle is not decided. "
+        f"Every check compares a number with a yardstick that was set before the run, {held_out}; a distance that its "
+        "95 % interval does not settle is not decided. "
         "None of them replaces looking: see the samples below."
     )
 
