@@ -33,7 +33,7 @@ from prologue.studies.text import as_frame, as_markdown
 
 NAMES = sorted(path.stem for path in (ROOT / STUDIES).glob("*.yaml"))
 PHOTOS = {"data.source": "photos"}
-FIGURE: dict[str, object] = {"kind": "bars", "y": ["psnr"], "title": "PSNR", "caption": "Higher is better."}
+FIGURE: dict[str, object] = {"kind": "values", "y": ["psnr"], "title": "PSNR", "caption": "Higher is better."}
 SMALL = {
     "title": "Small",
     "question": "Does it run?",
@@ -258,8 +258,8 @@ def test_figures_say_what_they_show(tmp_path: Path) -> None:
         Point("alone", "alone", {"prologue.ar_weight": 3.0, "rfd": 1.5, "gfd": None, "gfd_plain": 7.0}, {}, None),
     ]
     told = {kind: draw_chart(figure.chart, points, {}, tmp_path / f"{kind}.svg") for kind, figure in figures.items()}
-    assert told["bars"] is not None
-    assert "gfd: a 4 ± 0.25; b 5." in told["bars"]
+    assert told["values"] is not None
+    assert "gfd: a 4 ± 0.25; b 5." in told["values"]
     assert "rfd: into a 3.5 at 0.01, 2.5 at 0.1; into b 4.5 at 0.1; alone 1.5." in str(told["lines"])
     assert "a from 9 to 8" in str(told["sweep"])
     assert "gfd_lite2" in (tmp_path / "sweep.svg").read_text()
@@ -269,7 +269,7 @@ def test_figures_say_what_they_show(tmp_path: Path) -> None:
         assert (tmp_path / f"{kind}.svg").stat().st_size > 1000
         assert (tmp_path / f"{kind}.png").stat().st_size > 1000
     one_seed = [replace(point, spread={}, interval={"gfd": (3.5, 4.75)}) for point in points[:1]]
-    assert "gfd: a 4 [3.5, 4.75]" in str(draw_chart(figures["bars"].chart, one_seed, {}, tmp_path / "one.svg"))
+    assert "gfd: a 4 [3.5, 4.75]" in str(draw_chart(figures["values"].chart, one_seed, {}, tmp_path / "one.svg"))
     assert one_seed[0].error("gfd") == (0.5, 0.75)
     for kind in ("sweep", "ratios"):
         assert draw_chart(figures[kind].chart, points[1:], {}, tmp_path / "none.svg") is None
@@ -345,9 +345,7 @@ def test_a_study_survives_interruption_and_failing_rows_and_reruns_nothing_that_
     clone.edit("models/transformer.py", "import math\n", "import math\n\nmath.pi = 3\n")
     assert "3 experiments to run" in clone.run("prologue", "study", "small", "--plan").stdout
     assert "1 experiments to run" in clone.run("prologue", "study", "small", "--keep", "--plan").stdout
-    assert (
-        "0 of 3 runs done, 2 done by earlier code, 1 failed" in clone.run("prologue", "study", "small", "--keep").stdout
-    )
+    assert "2 of 3 runs done (2 by earlier code), 1 failed" in clone.run("prologue", "study", "small", "--keep").stdout
     kept = json.loads((folder / "study.json").read_text())["rows"]
     assert [row["runs"][0]["status"] for row in kept] == ["earlier code", "failed", "earlier code"]
     assert "Rows of earlier code have the params of today." in (folder / "table.md").read_text()

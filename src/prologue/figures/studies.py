@@ -1,4 +1,4 @@
-"""Figures of studies: bars by row, ratios to the baseline, lines over a param, guidance sweeps in one chart."""
+"""Figures of studies: values by row, ratios to the baseline, lines over a param, guidance sweeps in one chart."""
 
 import re
 from dataclasses import dataclass, field
@@ -22,13 +22,13 @@ TICKS = (1, 1.2, 1.5, 2, 3, 5, 7, 8.5)  # of ratios, and a tenth of them
 RING: dict[str, Any] = {"markerfacecolor": "none", "markersize": 9, "linestyle": "none"}  # around another mark
 ROOM = 1.25  # times the outermost marks: what an axis of ratios shows
 LABEL = 32  # letters in a line of an axis' label
-Kind = Literal["bars", "lines", "ratios", "sweep"]
+Kind = Literal["values", "lines", "ratios", "sweep"]
 
 
 @dataclass(frozen=True)
 class Chart:
-    """What is drawn: bars of the rows, lines over `x`, or the rows' sweeps, with a panel for each of `y`; or the rows'
-    ratios to the baseline, all of `y` in one panel.
+    """What is drawn: values of the rows, lines over `x`, or the rows' sweeps, a panel for each of `y`; or ratios to the
+    baseline, all of `y` in one panel.
     """
 
     kind: Kind
@@ -70,8 +70,11 @@ def draw_chart(chart: Chart, points: list[Point], labels: dict[str, str], path: 
 
 def _panels(chart: Chart, points: list[Point], labels: dict[str, str], path: Path) -> list[str]:
     """A panel for each of `chart.y`. Returns what each shows; nothing is written where none shows anything."""
-    draw = {"bars": _bars, "lines": _lines, "sweep": _sweeps}[chart.kind]
-    canvas = Figure(figsize=(min(3.7 * len(chart.y) + 0.3, 11), 3.4), layout="constrained")
+    draw = {"values": _values, "lines": _lines, "sweep": _sweeps}[chart.kind]
+    width, height = min(3.7 * len(chart.y) + 0.3, 11), 3.4
+    if chart.kind == "values":
+        width, height = 5.5 * len(chart.y), 1 + 0.3 * len(points)
+    canvas = Figure(figsize=(width, height), layout="constrained")
     panels = canvas.subplots(1, len(chart.y), squeeze=False)[0]
     words = []
     for panel, key in zip(panels, chart.y, strict=True):
@@ -79,8 +82,12 @@ def _panels(chart: Chart, points: list[Point], labels: dict[str, str], path: Pat
         if told:
             words.append(f"{labels.get(key, key)}: {'; '.join(told)}")
         label = labels.get(key, panel.get_ylabel() or key)
-        panel.set_ylabel(fill(f"{label}, of the sweep" if chart.kind == "sweep" else label, LABEL))
-        panel.set_xlabel(labels.get(chart.x, panel.get_xlabel()))
+        label = f"{label}, of the sweep" if chart.kind == "sweep" else label
+        if chart.kind == "values":
+            panel.set_xlabel(label)
+        else:
+            panel.set_ylabel(fill(label, LABEL))
+            panel.set_xlabel(labels.get(chart.x, panel.get_xlabel()))
     if words:
         handles, names = panels[0].get_legend_handles_labels()
         if len(names) > 1:
@@ -156,23 +163,15 @@ def _legend(compared: list[Point], keys: list[str]) -> list[Line2D]:
     return handles
 
 
-def _bars(panel: Axes, chart: Chart, key: str, points: list[Point]) -> list[str]:
-    """A bar per row, with its value."""
+def _values(panel: Axes, chart: Chart, key: str, points: list[Point]) -> list[str]:
+    """A line per row: a mark at its value, how far chance reaches, and both in numbers."""
     known = [point for point in points if point.values.get(key) is not None]
-    values = [point.values[key] for point in known]
-    errors = np.array([point.error(key) for point in known]).reshape(-1, 2).T
-    bars = panel.barh(
-        [point.label for point in known],
-        values,
-        xerr=errors if errors.any() else None,
-        color=BLUE,
-        height=0.6,
-        capsize=3,
-    )
-    panel.bar_label(bars, [f" {_told(point, key)}" for point in known])
-    panel.invert_yaxis()
-    panel.grid(axis="y", visible=False)
-    panel.margins(x=0.25)
+    for place, point in enumerate(known):
+        panel.errorbar(point.values[key], place, xerr=np.array([point.error(key)]).T, fmt="o", color=BLUE, capsize=3)
+        panel.text(1.01, place, _told(point, key), transform=panel.get_yaxis_transform(), va="center", fontsize=9)
+    panel.set_yticks(range(len(known)), [point.label for point in known])
+    panel.set_ylim(len(known) - 0.5, -0.5)
+    panel.margins(x=0.1)
     return [f"{point.label} {_told(point, key)}" for point in known]
 
 

@@ -58,7 +58,7 @@ class RowDefinition(Section):
 
 
 class FigureDefinition(Section):
-    """A figure: bars of columns by row, ratios to the baseline, lines over a param or column, or the rows' sweeps."""
+    """A figure: values of columns by row, ratios to the baseline, lines over a param or column, or the rows' sweeps."""
 
     kind: Kind
     title: str

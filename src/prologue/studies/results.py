@@ -172,7 +172,7 @@ def _draw(definition: StudyDefinition, results: dict[str, list[Result]], folder:
                     file=file,
                     png=file.replace("svg", "png"),
                     title=figure.title,
-                    caption=figure.caption + (errors if figure.kind in ("bars", "lines") else "") + not_run,
+                    caption=figure.caption + (errors if figure.kind in ("values", "lines") else "") + not_run,
                     alt=alt,
                 )
             )

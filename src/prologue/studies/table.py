@@ -128,10 +128,11 @@ class Study(BaseModel):
     def state(self) -> str:
         """How many runs are done, and how many have which other status."""
         runs = [run.status for row in self.rows for run in row.runs]
-        others = ("earlier code", "outdated", "failed", "not run")
-        words = {"earlier code": "done by earlier code"}
-        rest = "".join(f", {runs.count(status)} {words.get(status, status)}" for status in others if status in runs)
-        return f"{runs.count('done')} of {len(runs)} runs done{rest}"
+        earlier = runs.count("earlier code")
+        of_earlier = f" ({earlier} by earlier code)" if earlier else ""
+        others = ("outdated", "failed", "not run")
+        rest = "".join(f", {runs.count(status)} {status}" for status in others if status in runs)
+        return f"{runs.count('done') + earlier} of {len(runs)} runs done{of_earlier}{rest}"
 
 
 def read_study(path: Path) -> Study:
