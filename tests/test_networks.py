@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from tiny import tiny_params
 from torch.nn import functional as F
 
 from prologue.core.errors import PrologueError
@@ -12,6 +13,7 @@ from prologue.frozen import weights
 from prologue.frozen.networks import efficientnet_lite, inception, lite_input
 from prologue.frozen.perceptual import DISTANCES, PerceptualLoss
 from prologue.frozen.weights import WEIGHTS, require
+from prologue.models.discriminator import Discriminator
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +101,12 @@ def test_perceptual_loss_stays_in_eval_mode_and_fp32(perceptual: PerceptualLoss,
     with torch.autocast("cpu", torch.bfloat16):
         inside = perceptual(0.9 * images, images)
     assert torch.equal(inside, perceptual.distance(0.9 * images, images))
+
+
+def test_a_discriminator_judges_in_fp32_whatever_it_computes_in() -> None:
+    discriminator = Discriminator(tiny_params().stage1.discriminator)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert discriminator(torch.zeros(2, 3, 16, 16)).dtype == torch.float32
 
 
 def test_images_below_32_px_are_enlarged(perceptual: PerceptualLoss, images: torch.Tensor) -> None:

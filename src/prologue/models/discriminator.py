@@ -75,4 +75,4 @@ class Discriminator(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.layers(images)
-        return logits
+        return logits.float()  # losses are fp32, whatever the layers compute in
