@@ -28,7 +28,7 @@ STUDY: dict[str, Any] = {
         {
             "label": "2D",
             "overrides": {"prologue.mode": "none"},
-            "runs": [{"status": "done", "commit": "4f1c2aa90c1d"}],
+            "runs": [{"status": "done", "commit": "4f1c2aa90c1d", "intervals": {"gfd": [330.1, 353.5]}}],
             "params": {"seed": 0, "prologue.mode": "none"},
             "metrics": {"gfd": 341.81, "gfd_plain": 1352.6, "psnr": 22.41, "parameters": 2058368},
             "paper": {"gfd": 5.02, "gfd_plain": 15.1},
@@ -36,14 +36,14 @@ STUDY: dict[str, Any] = {
         {
             "label": "1D",
             "overrides": {"prologue.mode": "none", "tokenizer.layout": "1d"},
-            "runs": [{"status": "done", "commit": "0b7e11d2a3f4"}],
+            "runs": [{"status": "done", "commit": "0b7e11d2a3f4", "intervals": {"gfd": [355.2, 368.9]}}],
             "params": {"seed": 0, "prologue.mode": "none"},
             "metrics": {"gfd": 362.07, "gfd_plain": 390.22, "psnr": 21.02, "parameters": 2058368},
             "paper": {"gfd": 4.63, "gfd_plain": 13.7},
         },
         {
             "label": "Prologue",
-            "runs": [{"status": "done", "commit": "9a90be51c0de"}],
+            "runs": [{"status": "done", "commit": "9a90be51c0de", "intervals": {"gfd": [312.0, 335.0]}}],
             "params": {"seed": 0, "prologue.mode": "joint"},
             "metrics": {"gfd": 323.48, "gfd_plain": 334.62, "psnr": 22.24, "parameters": 2083200},
             "paper": {"gfd": 4.11, "gfd_plain": 10.75},

@@ -10,7 +10,7 @@ from image_files import UNSPLIT, encoded, noise, params, write_tar, write_zip
 from prologue.core.errors import PrologueError
 from prologue.core.files import read_json
 from prologue.data.shards import write_shards
-from prologue.data.sources import webdataset
+from prologue.data.sources import webdataset, zip_archive
 from prologue.data.sources.webdataset import WebdatasetSource
 from prologue.data.sources.zip_archive import ZipSource
 
@@ -18,14 +18,28 @@ MEMBER = 512 + 1024  # bytes of a file of a tar, with its header
 TAR = {f"cat/{number}.png": encoded(noise(16, 14, number)) for number in range(6)}
 
 
-def test_a_zip_that_counts_its_entries_in_16_bits_is_read_whole(tmp_path: Path) -> None:
-    """As macOS writes one of more than 65,535 files: the number is what is left of it."""
+def test_a_zip_that_counts_its_entries_in_16_bits_is_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As macOS writes one of more than 65,535 files, here of 16: the number is what is left of it."""
+    monkeypatch.setattr(zip_archive, "WRAPS", 17)
     path = write_zip(UNSPLIT, tmp_path / "s.zip")
     content = path.read_bytes()
     end = content.rindex(b"PK\5\6")
     path.write_bytes(content[: end + 8] + struct.pack("<2H", 3, 3) + content[end + 12 :])
     assert [file.path for file in ZipSource(path).files()] == list(UNSPLIT)
     assert write_shards(params(path), 0, tmp_path / "o")["train"]["images"] == 10
+
+
+def test_a_zip_whose_directory_ends_too_early_is_refused(tmp_path: Path) -> None:
+    path = write_zip(UNSPLIT, tmp_path / "s.zip")
+    content = path.read_bytes()
+    end = content.rindex(b"PK\5\6")
+    (size,) = struct.unpack("<L", content[end + 12 : end + 16])
+    for wrong in (size // 2, size - 10):
+        path.write_bytes(content[: end + 12] + struct.pack("<L", wrong) + content[end + 16 :])
+        with pytest.raises(PrologueError, match=r"the directory of .*s\.zip is damaged"):
+            list(ZipSource(path).files())
 
 
 def test_an_entry_of_a_zip_never_takes_more_memory_than_its_image(tmp_path: Path) -> None:

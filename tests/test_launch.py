@@ -18,7 +18,7 @@ from preloaded import Preloaded
 from safetensors import SafetensorError
 from tiny import ROOT
 
-from prologue.core import launch, slots
+from prologue.core import launch, slots, stage
 from prologue.core.errors import PrologueError
 from prologue.core.files import read_json
 from prologue.core.runtime import compiles_by_itself, loader_workers, start_accelerator
@@ -128,8 +128,9 @@ def test_processes_that_do_not_know_of_each_other_are_refused(
     shutil.copy(ROOT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    monkeypatch.setattr(stage, "launch_as_configured", lambda: pytest.fail("they were launched"))
     with pytest.raises(SystemExit):
-        run_stage("ar", lambda params: {}, "one")
+        run_stage("ar", lambda params: {})
     assert "SLURM_STEP_NUM_TASKS=2 processes were started without telling them of each other" in capsys.readouterr().err
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
     run_stage("ar", lambda params: {}, "one")

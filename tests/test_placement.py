@@ -161,7 +161,7 @@ def test_a_step_launches_no_more_kernels_than_it_did(
             steps.step(vocabulary.visual_ids, vocabulary.length, in_prologue=False)
         counts.append(kernels.count)
     assert (counts[1] - counts[0]) / 2 <= 24  # two of them of the line above
-    assert counts[0] - (counts[1] - counts[0]) <= 31
+    assert counts[0] - (counts[1] - counts[0]) <= 32
 
 
 class Kernels(TorchDispatchMode):

@@ -208,6 +208,10 @@ def test_what_other_params_found_is_outdated_and_what_other_code_found_is_told(t
         saved = SavedRow(commit="c", params=params, metrics={}, lock={})
         (tmp_path / "rows" / f"{row.name}.json").write_text(saved.model_dump_json())
         assert results._result(row, None, False, tmp_path).status == status
+    of_images = {"stages": {"shards": {"deps": [{"path": "data/source.json", "md5": "of other images"}]}}}
+    saved = SavedRow(commit="c", params={}, metrics={}, lock=of_images)
+    (tmp_path / "rows" / f"{row.name}.json").write_text(saved.model_dump_json())
+    assert results._result(row, None, False, tmp_path).status == "outdated"
     (tmp_path / "rows" / f"{row.name}.json").unlink()
     assert results._result(row, None, False, tmp_path).status == "not run"
 
@@ -222,7 +226,7 @@ def test_rows_differ_by_more_than_chance_over_seeds_or_by_intervals_over_images(
     assert not row(1.0, 2.0, 3.0).differs(row(2.0, 1.0, 9.0), "gfd")
     assert row(1.0, interval=(0.9, 1.1)).differs(row(1.3, interval=(1.2, 1.4)), "gfd")
     assert not row(1.0, interval=(0.9, 1.1)).differs(row(1.15, interval=(1.05, 1.25)), "gfd")
-    assert row(1.0).differs(row(1.1), "gfd")
+    assert row(1.0).differs(row(1.1), "gfd") is None
 
 
 def test_sweeps_are_compared_over_seeds_that_all_rows_have() -> None:
@@ -348,7 +352,7 @@ def test_a_study_survives_interruption_and_failing_rows_and_reruns_nothing_that_
     assert "2 of 3 runs done (2 by earlier code), 1 failed" in clone.run("prologue", "study", "small", "--keep").stdout
     kept = json.loads((folder / "study.json").read_text())["rows"]
     assert [row["runs"][0]["status"] for row in kept] == ["earlier code", "failed", "earlier code"]
-    assert "Rows of earlier code have the params of today." in (folder / "table.md").read_text()
+    assert "Rows of earlier code have the params and images of today." in (folder / "table.md").read_text()
     assert [row["metrics"]["psnr"] for row in kept] == [row["metrics"]["psnr"] for row in study["rows"]]
     clone.change({"ar.batch": 2})
     assert "3 experiments to run" in clone.run("prologue", "study", "small", "--keep", "--plan").stdout  # other params

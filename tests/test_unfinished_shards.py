@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from waiting import wait_until
 from prologue.core.errors import PrologueError
 from prologue.core.files import read_json, write_json
 from prologue.data import shards as shards_module
+from prologue.data.listing import Listing
 from prologue.data.shards import write_shards
 
 
@@ -100,6 +102,10 @@ def test_two_ranks_write_what_one_does(tmp_path: Path, preloaded: Preloaded) -> 
     assert tree(tmp_path / "two") == tree(tmp_path / "one")
 
 
+def refuse_locks(*_: object) -> None:
+    raise sqlite3.OperationalError("database is locked")
+
+
 def test_a_full_disk_is_said_before_and_while_writing_and_leaves_nothing_half_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,6 +114,11 @@ def test_a_full_disk_is_said_before_and_while_writing_and_leaves_nothing_half_wr
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
         with pytest.raises(PrologueError, match=r"the shards need 0\.0 GB more"):
+            write_shards(params(source), 0, tmp_path / "o")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Listing, "__init__", refuse_locks)
+        with pytest.raises(PrologueError, match="the list of files cannot be kept there: database is locked"):
             write_shards(params(source), 0, tmp_path / "o")
 
     def full(tar: BinaryIO, name: str, content: bytes) -> int:

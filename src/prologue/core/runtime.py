@@ -85,8 +85,8 @@ def compiles_by_itself(device: torch.device, steps: int) -> bool:
 
     On CUDA they are, where Triton and the C compiler that it needs are there. PROLOGUE_COMPILE=off prevents it.
     """
-    off = os.environ.get("PROLOGUE_COMPILE") == "off" or _compiler() != "no"  # as Accelerate tells, asked or not
-    if device.type != "cuda" or steps < COMPILING_PAYS or off:
+    unwanted, compiles_all = os.environ.get("PROLOGUE_COMPILE") == "off", _compiler() != "no"
+    if device.type != "cuda" or steps < COMPILING_PAYS or unwanted or compiles_all:
         return False
     compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
     return importlib.util.find_spec("triton") is not None and compiler is not None

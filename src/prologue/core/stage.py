@@ -35,12 +35,12 @@ def run_stage(name: str, work: Work, processes: Literal["configured", "one"] = "
     It runs on the processes that were `configured` for this machine, or on `one`. Errors meant for the user are printed
     without a traceback; the exit status is then 1.
     """
-    if processes == "configured":
-        launch_as_configured()
     started = time.perf_counter()
     print_any_name()
     try:
         refuse_strangers()
+        if processes == "configured":
+            launch_as_configured()
         if world_size() == 1:
             take_slot()
         metrics = work(load_params())

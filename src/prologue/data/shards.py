@@ -104,25 +104,31 @@ def _barrier() -> Callable[[], None]:
 def _prepare(work: Path, kind: str, data: DataParams, seed: int) -> None:
     """List the source and choose the images; keep the shards that an earlier run wrote of the same."""
     made = work.with_suffix(".listing")
-    with replacing(made) as temporary, Listing(temporary) as listing:
-        try:
-            source = open_source(kind, data.source)
-            list_files(listing, source, seed)
-            choose_images(listing, source, data)
-        except OSError as error:
-            raise PrologueError(f"data.source: {data.source} cannot be listed: {error}") from None
-        except PrologueError as error:
-            raise PrologueError(f"data.source: {data.source}: {error}") from None
-        except sqlite3.OperationalError as error:  # of a full disk, or one without locks
-            raise PrologueError(f"{made.resolve()}: the list of files cannot be kept there: {error}") from None
-        settings = data.model_dump(exclude={"source", "hash_content", "image_size", "max_rejected"})
-        files = fingerprint(data.model_copy(update={"hash_content": False}))  # the stage `source` has read the content
-        open_work(work, origin_of(settings | {"seed": seed, "files": files}, [], __file__))
-        note_session(work)
-        _require_space(work, listing, files["bytes"])
+    try:
+        with replacing(made) as temporary, Listing(temporary) as listing:
+            _choose(listing, kind, data, seed)
+            settings = data.model_dump(exclude={"source", "hash_content", "image_size", "max_rejected"})
+            files = fingerprint(data.model_copy(update={"hash_content": False}))  # the stage `source` has read all
+            open_work(work, origin_of(settings | {"seed": seed, "files": files}, [], __file__))
+            note_session(work)
+            _require_space(work, listing, files["bytes"])
+    except sqlite3.OperationalError as error:  # a full disk, or one without locks
+        raise PrologueError(f"{made.resolve()}: the list of files cannot be kept there: {error}") from None
     made.replace(work / LISTING)
     for split in SPLITS:
         (work / split).mkdir(exist_ok=True)
+
+
+def _choose(listing: Listing, kind: str, data: DataParams, seed: int) -> None:
+    """List the source and choose its images. Raises PrologueError that names the source."""
+    try:
+        source = open_source(kind, data.source)
+        list_files(listing, source, seed)
+        choose_images(listing, source, data)
+    except OSError as error:
+        raise PrologueError(f"data.source: {data.source} cannot be listed: {error}") from None
+    except PrologueError as error:
+        raise PrologueError(f"data.source: {data.source}: {error}") from None
 
 
 def _require_space(work: Path, listing: Listing, source_bytes: int) -> None:

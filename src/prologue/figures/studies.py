@@ -166,6 +166,8 @@ def _legend(compared: list[Point], keys: list[str]) -> list[Line2D]:
 def _values(panel: Axes, chart: Chart, key: str, points: list[Point]) -> list[str]:
     """A line per row: a mark at its value, how far chance reaches, and both in numbers."""
     known = [point for point in points if point.values.get(key) is not None]
+    if not known:
+        return []
     for place, point in enumerate(known):
         panel.errorbar(point.values[key], place, xerr=np.array([point.error(key)]).T, fmt="o", color=BLUE, capsize=3)
         panel.text(1.01, place, _told(point, key), transform=panel.get_yaxis_transform(), va="center", fontsize=9)

@@ -28,10 +28,10 @@ def frechet_draws(features: Tensor, references: list[Statistics], seed: int = 0)
     """Frechet distances (RESAMPLES, references) of float features (N, D) that are drawn again with replacement.
 
     The references stay. Distances of resampled sets are larger than that of the set, since fewer images differ in them,
-    but by nearly the same, so that their spread is what counts. Where the distance is hardly larger than that of as
-    many other images of one kind, an image that comes twice adds to it as a new one would not, and the spread is too
-    wide: up to three times there, 1.4 to 1.6 times at twice that distance. Sets of one size are drawn again at the same
-    places.
+    but by nearly the same, so that their spread is what counts. It is too wide where the distance is hardly larger than
+    that of as many other images of one kind, as an image that comes twice is no new one: of four images a dimension 3
+    times there, 1.6 times at 1.6 times that distance, 1.4 times at 3.5 times. Sets of one size are drawn again at the
+    same places.
     """
     x = features.double().numpy()
     counts = _counts(len(x), seed)

@@ -60,7 +60,8 @@ def make_samples(
     ar = load_ar(ar_folder, accelerator.device)
     tokenizer = load_tokenizer(tokenizer_folder, accelerator.device)
     names = read_json(tokens / "manifest.json")["classes"]
-    labels = labels_like(TokenCache(tokens, "val").labels, names, params.sampling.classes, params.sampling.images)
+    real_labels = TokenCache(tokens, "val").labels
+    labels = labels_like(real_labels, names, params.sampling.classes, params.sampling.images)
     watermark = marking(params.sampling.watermark.strength, tokenizer)
     samplers = token_samplers(ar, params.sampling, watermark)
     inputs = [*sorted(ar_folder.glob("*.*")), *sorted(tokenizer_folder.glob("*.*"))]
@@ -80,12 +81,13 @@ def make_samples(
             _write_pictures(pictures, figures, recipe)
         earlier = earlier_sessions(folder)
     counts = np.bincount(labels, minlength=len(names))
-    if params.sampling.classes and accelerator.is_main_process:
-        said = f"samples are of {(counts > 0).sum()} of {len(names)} classes, and are compared with images of all"
+    classes, compared = len(np.unique(labels)), len(np.unique(real_labels))
+    if params.sampling.classes and classes < compared and accelerator.is_main_process:
+        said = f"samples are of {classes} classes, and are compared with images of {compared}"
         print(f"warning: sampling.classes: {said}", file=sys.stderr)
     return {
         "images": len(labels),
-        "classes": int((counts > 0).sum()),
+        "classes": classes,
         "images_per_class": sorted({int(counts[counts > 0].min()), int(counts.max())}),
         "images_per_second": speed,
         "seed": params.seed,

@@ -69,7 +69,7 @@ def _best(ranked: list[tuple[Row, float]], column: Column) -> str:
     (best, value), (second, next_value) = ranked[:2]
     if value == next_value:
         return f" {best.label} and {second.label} are equal with {number(value)}."
-    near = [row.label for row, _ in ranked[1:] if not best.differs(row, column.key)]
+    near = [row.label for row, _ in ranked[1:] if best.differs(row, column.key) is False]
     if near:
         return f" {best.label} has the best value, {number(value)}; not told from chance: {', '.join(near)}."
     return f" {best.label} is best with {number(value)}, before {second.label} with {number(next_value)}."

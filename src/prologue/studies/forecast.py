@@ -65,6 +65,13 @@ def is_current(lock: dict[str, Any], values: Values, targets: list[str]) -> bool
         return True
 
 
+def is_of_source(lock: dict[str, Any], values: Values) -> bool:
+    """Whether a dvc.lock tells of the images that lie at data.source; believed where none do on this machine."""
+    today, entries = _hashes_made_here(values).get(SOURCE.as_posix()), lock.get("stages", {}).values()
+    read = {dep["md5"] for entry in entries for dep in entry.get("deps", []) if dep["path"] == SOURCE.as_posix()}
+    return today is None or read <= {today}
+
+
 def _recorded(entry: dict[str, Any]) -> dict[str, Any]:
     """What `_identity` says of a stage, as its entry in dvc.lock has it."""
     deps = [{key: dep[key] for key in ("path", "hash", "md5")} for dep in entry["deps"]]

@@ -17,7 +17,7 @@ from prologue.measures.recorded import parse_metrics
 from prologue.measures.registry import Metrics
 from prologue.studies.definition import StudyRow
 from prologue.studies.experiments import done_commit, git
-from prologue.studies.forecast import is_current, needed_stages
+from prologue.studies.forecast import is_current, is_of_source, needed_stages
 
 ROWS = "rows"
 
@@ -55,9 +55,10 @@ def earlier_row(row: StudyRow, folder: Path) -> SavedRow | None:
 
 
 def kept_row(row: StudyRow, folder: Path) -> SavedRow | None:
-    """What a row has saved, whichever code it ran; None where that was with other params, of those it knew."""
-    saved, values = earlier_row(row, folder), flat(row.params.model_dump(mode="json"))
-    return saved if saved and saved.params.items() <= values.items() else None
+    """What a row has saved, whichever code it ran; None where it tells of other images or params."""
+    saved, values = earlier_row(row, folder), row.params.model_dump(mode="json")
+    alike = saved and saved.params.items() <= flat(values).items() and is_of_source(saved.lock, values)
+    return saved if alike else None
 
 
 def read_saved(path: Path) -> SavedRow:

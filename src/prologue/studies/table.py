@@ -76,17 +76,17 @@ class Row(BaseModel):
         """What its runs measured of a metric."""
         return {run.seed: value for run in self.done if (value := run.metrics.get(key)) is not None}
 
-    def differs(self, other: "Row", key: str) -> bool:
-        """Whether two rows differ in a metric by more than chance, as far as is known.
+    def differs(self, other: "Row", key: str) -> bool | None:
+        """Whether two rows differ in a metric by more than chance.
 
-        Over the seeds that both have; of one seed by the intervals over images; True where neither is known.
+        Over the seeds that both have; of one seed by the intervals over images; None where neither tells.
         """
         found = contrast(self.by_seed(key), other.by_seed(key))
         if found and found.low is not None:
             return found.is_certain
         within = [row.done[0].intervals.get(key) for row in (self, other) if row.done]
         if len(within) < 2 or within[0] is None or within[1] is None:
-            return True
+            return None
         return within[0][1] < within[1][0] or within[1][1] < within[0][0]
 
 

@@ -64,8 +64,8 @@ def meaning(study: Study) -> str:
     """What stands behind the numbers of the table."""
     statuses = {run.status for row in study.rows for run in row.runs}
     said = {
-        "earlier code": " Rows of earlier code have the params of today.",
-        "outdated": " Outdated is what other params found.",
+        "earlier code": " Rows of earlier code have the params and images of today.",
+        "outdated": " Outdated is what other params or images found.",
     }
     return _of_seeds(study) + "".join(text for status, text in said.items() if status in statuses)
 

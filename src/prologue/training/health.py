@@ -29,15 +29,14 @@ def explain_failure(
     seen = _Seen()
     with _watching(modules, seen):
         losses = compute()
-    gradients = seen.gradients[:1] or _broken_parameters(modules)
     if seen.outputs:
         origin = f"first in the output of {seen.outputs[0]}"
     elif not all(loss.isfinite().all() for loss in losses.values()):
         origin = "first in the loss itself: every module's output is finite"
-    elif gradients:
-        origin = f"first in the gradient of {', '.join(gradients)}"
-    else:
+    elif any(not name.startswith(GRADIENT_NORM) for name in broken):
         origin = "all is finite in what this process computed again: it is another's images, or does not come twice"
+    else:
+        origin = f"first in the gradient of {', '.join(seen.gradients[:1] or _broken_parameters(modules))}"
     return PrologueError(
         f"step {step + 1}: {', '.join(broken)} not finite; {origin}. This step changed no weight, and the "
         "last checkpoint is kept. Lower the learning rate or use precision: fp32, then run again"

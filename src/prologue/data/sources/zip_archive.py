@@ -23,6 +23,7 @@ LONGEST_COMMENT = 2**16
 FULL_16, FULL_32 = 0xFFFF, 0xFFFFFFFF  # the value stands in the zip64 field
 ENCRYPTED, UTF8 = 0x1, 0x800
 STORED, DEFLATED = 0, 8
+WRAPS = 2**16  # entries: programs without zip64 count them modulo that
 SLACK = 1024  # bytes by which deflated content may be the larger one
 
 
@@ -36,12 +37,16 @@ class ZipSource(Source):
 
     def files(self) -> Iterator[File]:
         with self._path.open("rb") as file:
-            start, size, before = _central_directory(file, self._path)
+            start, size, count, before = _central_directory(file, self._path)
             file.seek(start)
-            while file.tell() < start + size:  # the number of entries is no measure: 16 bits of it, in many archives
+            entries = 0
+            while file.tell() < start + size:
+                entries += 1
                 entry = _read_entry(file, self._path, before)
                 if entry is not None:
                     yield entry
+            if file.tell() != start + size or (entries - count) % WRAPS:
+                raise PrologueError(f"the directory of {self._path} is damaged: it has {entries} files for {count}")
 
     def read(self, path: str, size: int, place: tuple[int, ...]) -> bytes:
         _, offset, compressed, method, checksum = place
@@ -82,8 +87,8 @@ def _find_end(file: BinaryIO) -> tuple[int, bytes]:
     return (start + place, tail[place : place + END.size]) if complete else (-1, b"")
 
 
-def _central_directory(file: BinaryIO, path: Path) -> tuple[int, int, int]:
-    """Offset of the first entry of the directory, its bytes, and those of a program before the archive."""
+def _central_directory(file: BinaryIO, path: Path) -> tuple[int, int, int, int]:
+    """Offset of the directory's first entry, its bytes, its entries, and the bytes of a program before the archive."""
     end, record = _find_end(file)
     if end < 0:
         raise PrologueError(f"{path} is no zip, or cut off: its directory is missing")
@@ -97,13 +102,13 @@ def _central_directory(file: BinaryIO, path: Path) -> tuple[int, int, int]:
                 file.seek(place)
                 record = file.read(END64.size)
                 if len(record) == END64.size and record[:4] == END64_SIGN:
-                    *_, size, offset = END64.unpack(record)
+                    *_, count, size, offset = END64.unpack(record)
                     end = place
                     break
     file.seek(offset)
     if file.read(4) in (CENTRAL_SIGN, END_SIGN):
-        return offset, size, 0
-    return end - size, size, end - size - offset
+        return offset, size, count, 0
+    return end - size, size, count, end - size - offset
 
 
 def _read_entry(file: BinaryIO, path: Path, before: int) -> File | None:
