@@ -42,6 +42,13 @@ def test_a_zip_whose_directory_ends_too_early_is_refused(tmp_path: Path) -> None
             list(ZipSource(path).files())
 
 
+def test_a_file_below_thousands_of_folders_is_rejected(tmp_path: Path) -> None:
+    path = write_zip(UNSPLIT | {"x/" * 3000 + "0.png": encoded(noise())}, tmp_path / "s.zip")
+    write_shards(params(path), 0, tmp_path / "o")
+    (rejected,) = read_json(tmp_path / "o" / "manifest.json")["rejected"]
+    assert rejected["reason"] == "it lies in more than 100 folders"
+
+
 def test_an_entry_of_a_zip_never_takes_more_memory_than_its_image(tmp_path: Path) -> None:
     path = write_zip(UNSPLIT, tmp_path / "s.zip")
     content = bytearray(path.read_bytes())

@@ -28,6 +28,7 @@ from prologue.data.sources.layout import (
 from prologue.data.sources.tables import TABLES, Labels, read_tables
 
 ROWS = 10_000  # written at once
+DEEPEST = 100  # folders around a file; an archive may name thousands, which no file system has
 SCHEMA = """
 CREATE TABLE files (
     id INTEGER PRIMARY KEY, path BLOB, size INTEGER, place TEXT, problem TEXT, split TEXT, class TEXT,
@@ -151,6 +152,8 @@ class _Reader:
         problem, number = file.problem, None
         if points_outside(file.path):
             problem = "its name points outside the source"
+        elif file.path.count("/") > DEEPEST:
+            problem = f"it lies in more than {DEEPEST} folders"
         elif self.source.in_folders:
             folders = folders_and_name(file.path)
             if not self._is_image(file, folders):
