@@ -31,15 +31,22 @@ def own_rows(batch: int, rank: int, processes: int) -> slice:
 
 def require_same(name: str, own: int, accelerator: "Accelerator") -> None:
     """Raise PrologueError in all processes where they do not have the same number, as of a checkpoint."""
-    if accelerator.num_processes > 1:
-        import torch
+    found = gather_number(own, accelerator)
+    if len(set(found)) > 1:
+        raise PrologueError(
+            f"the processes differ in {name}: {', '.join(map(str, found))}. All must see the same .work, or "
+            "PROLOGUE_WORK (docs/clusters.md), and read it without errors; run the same command to go on"
+        )
 
-        found = accelerator.gather(torch.tensor([own], device=accelerator.device)).tolist()
-        if len(set(found)) > 1:
-            raise PrologueError(
-                f"the processes differ in {name}: {', '.join(map(str, found))}. All must see the same .work, or "
-                "PROLOGUE_WORK (docs/clusters.md), and read it without errors; run the same command to go on"
-            )
+
+def gather_number(own: int, accelerator: "Accelerator") -> list[int]:
+    """A whole number of each process, in all processes."""
+    if accelerator.num_processes == 1:
+        return [own]
+    import torch
+
+    found: list[int] = accelerator.gather(torch.tensor([own], device=accelerator.device)).tolist()
+    return found
 
 
 def own_tasks(tasks: Tasks, rank: int, processes: int) -> Tasks:

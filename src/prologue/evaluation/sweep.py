@@ -104,9 +104,9 @@ class _Tries:
         folders = (ar_folder, tokenizer_folder, reference_folder / TRAIN)
         self.inputs = [path for folder in folders for path in sorted(folder.glob("*.*"))]
         self.samplers = token_samplers(load_ar(ar_folder, device), self.params.sampling)
-        names = read_json(tokens / "manifest.json")["classes"]
-        known = TokenCache(tokens, "train" if trains_stage2(params) else "val").labels
-        self.labels = labels_like(known, names, params.sampling.classes, params.sweep.images)
+        cache = TokenCache(tokens, "train" if trains_stage2(params) else "val")
+        names = cache.manifest["classes"]
+        self.labels = labels_like(cache.labels, names, params.sampling.classes, params.sweep.images)
         self.extractor = Extractor(name, device)
         self.shown = metric_name("gfd", name), metric_name("is", name)
         self.protocol = {

@@ -13,7 +13,7 @@ from torch import Tensor
 from prologue.core.errors import PrologueError
 from prologue.core.launch import progress
 from prologue.core.params import GuidedRunParams, PlainRunParams, SamplingParams
-from prologue.core.sharing import own_tasks
+from prologue.core.sharing import gather_number, own_tasks
 from prologue.models.ar import ARModel
 from prologue.models.tokenizer import Tokenizer, to_uint8
 from prologue.sampling.choice import Choice, Choices
@@ -75,7 +75,8 @@ def sample_images(
 
     Raises PrologueError where images are missing when all have drawn.
     """
-    size, block = tokenizer.config.image_size, _smallest_block(sampler.block, accelerator)
+    size = tokenizer.config.image_size
+    block = min(gather_number(sampler.block, accelerator))  # all must cut alike, and their GPUs may have unlike memory
     done_path = path.with_suffix(".done.npy")
     if accelerator.is_main_process and not done_path.is_file():
         np.lib.format.open_memmap(path, "w+", np.uint8, (len(labels), size, size, 3)).flush()
@@ -95,15 +96,6 @@ def sample_images(
     if missing := int((~np.load(done_path)).sum()):
         raise PrologueError(f"{missing} of the {len(labels)} images of {path} were not drawn; run it again")
     return np.load(path, mmap_mode="r"), sum(min(block, len(labels) - start) for start in starts)
-
-
-def _smallest_block(block: int, accelerator: Accelerator) -> int:
-    """The smallest block of any process: all must cut the images alike, and their GPUs may have unlike memory."""
-    if accelerator.num_processes == 1:
-        return block
-    blocks = accelerator.gather(torch.tensor([block], device=accelerator.device))
-    assert isinstance(blocks, Tensor)
-    return int(blocks.min())
 
 
 def _write_rows(path: Path, start: int, rows: NDArray[Any]) -> None:

@@ -1,11 +1,11 @@
 """Which files of a source are the user's images: one rule for what is trained on and for what is measured."""
 
 from collections import Counter
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from prologue.data.sources.base import File, Source, Unusable
 from prologue.data.sources.folder import FolderSource
-from prologue.data.sources.layout import folders_and_name, is_image_name, is_image_start, is_system
+from prologue.data.sources.layout import extension_of, folders_and_name, is_image_name, is_image_start, is_system
 
 
 def why_ignored(source: Source, file: File) -> tuple[str, str] | None:
@@ -20,10 +20,7 @@ def why_ignored(source: Source, file: File) -> tuple[str, str] | None:
     known = is_image_name(folders[-1])
     if known is None:
         known = file.problem is not None or _starts_as_image(source, file)
-    if known:
-        return None
-    suffix = PurePosixPath(folders[-1]).suffix.lower()
-    return "no image", suffix if any(map(str.isalpha, suffix)) else "no extension"
+    return None if known else ("no image", extension_of(folders[-1]) or "no extension")
 
 
 def image_paths(folder: Path) -> tuple[list[Path], Counter[str]]:

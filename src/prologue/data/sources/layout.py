@@ -79,12 +79,16 @@ def _is_image_suffix(suffix: str) -> bool:
     return suffix in OF_CAMERAS or (suffix in Image.registered_extensions() and suffix not in NO_PICTURES)
 
 
+def extension_of(name: str) -> str:
+    """The extension of a file's name, in lower case with its dot; empty where there is none with a letter in it."""
+    suffix = PurePosixPath(name).suffix.lower()
+    return suffix if any(map(str.isalpha, suffix)) else ""
+
+
 def is_image_name(name: str) -> bool | None:
     """Whether a file is an image by its name; None where it has no extension, so that only its content tells."""
-    suffix = PurePosixPath(name).suffix.lower()
-    if not any(map(str.isalpha, suffix)):
-        return None
-    return _is_image_suffix(suffix)
+    suffix = extension_of(name)
+    return _is_image_suffix(suffix) if suffix else None
 
 
 def is_image_start(content: bytes) -> bool:
