@@ -13,6 +13,7 @@ from tiny import ROOT
 
 from prologue.cli.main import COMMANDS, main, make_parser
 from prologue.core.errors import PrologueError
+from prologue.core.files import read_json
 from prologue.core.recipe import KEY, read_recipe, save_picture
 from prologue.core.variants import load_variants
 
@@ -44,14 +45,35 @@ def test_flags_that_could_not_be_made_stop_dvc(
 ) -> None:
     """`dvc exp run $(prologue variant smok)` would run the default for hours; DVC refuses flags it does not know."""
     monkeypatch.chdir(ROOT)
-    for words in ("variant smok", f"import {tmp_path}"):
+    for words, status in (
+        ("variant smok", 1),
+        (f"import {tmp_path}", 1),
+        (f"import {tmp_path}/{'x' * 300}", 1),  # the file system's own error
+        ("variant", 2),
+        ("import a.pt --imagesize 8", 2),
+    ):
         monkeypatch.setattr("sys.argv", ["prologue", *words.split()])
         with pytest.raises(SystemExit) as end:
             main()
-        assert end.value.code == 1
+        assert end.value.code == status
         assert capsys.readouterr().out == "--prologue-failed\n"
+    monkeypatch.setattr("sys.argv", ["prologue", "variant", "--help"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "--prologue-failed" not in capsys.readouterr().out
     with pytest.raises(DvcParserError):
         parse_args(["exp", "run", "--prologue-failed"])
+
+
+def test_a_summary_of_the_last_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """What `make repro` ends with."""
+    monkeypatch.chdir(ROOT)
+    psnr = read_json(ROOT / "reports" / "metrics" / "evaluate_reconstruction.json")["psnr"]
+    for words, found in ((["summary"], "PSNR, dB"), (["summary", "--all"], "psnr")):
+        monkeypatch.setattr("sys.argv", ["prologue", *words])
+        main()
+        line = next(line for line in capsys.readouterr().out.splitlines() if found in line)
+        assert f"{psnr:.5g}" in line
 
 
 def test_what_is_no_yaml_is_named(

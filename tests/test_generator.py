@@ -24,8 +24,10 @@ from trained_project import make_trained_project
 from prologue.cli import main as cli
 from prologue.core.errors import PrologueError
 from prologue.core.files import read_json, sha256, write_json
+from prologue.core.machine import cpu_name
 from prologue.generator import folders
 from prologue.generator.card import LICENCES
+from prologue.generator.export import MANIFEST
 from prologue.generator.files import read_photo
 from prologue.generator.folders import load_generator, shipped_folder
 from prologue.measures.images import image_psnr
@@ -102,6 +104,8 @@ def test_a_held_prologue_is_shared_by_a_class_and_one_of_a_photo_by_all(run: Run
     assert held["classes"] == ["dawn", "dusk"] * 3
     assert held["prologue"][::2] == held["prologue"][:1] * 3
     assert held["visual"][0] != held["visual"][2]
+    others = json.loads(run("sample", project, "--images", 6, "--hold-prologue", "--seed", 1, "--json")[1])
+    assert others["prologue"] != held["prologue"]
     Image.effect_noise((40, 30), 90).convert("RGB").save("photo.png")
     own = json.loads(run("encode", "photo.png", "--model", project, "--json")[1])["images"][0]["prologue"]
     drawn = json.loads(run("sample", project, "--prologue-from", "photo.png", "--classes", "dusk", "--json")[1])
@@ -144,6 +148,15 @@ def test_kinds_of_output(run: Run, project: Path) -> None:
         assert (recipe["seed"], recipe["classes"]) == (0, ["dusk"] if "/" in name else ["dawn", "dusk"] * 2)
         assert recipe.get("image") == (1 if "/" in name else None)
     assert "seed: 0" in run("inspect", "grid.png")[1]
+    Path("link").symlink_to("folder")
+    Path("empty.png").mkdir()
+    for name, said in (("link", "is a link to a folder"), ("empty.png", "is a folder; give the name of a file")):
+        status, printed = run("sample", project, "--images", 4, "--output", name)
+        assert status == 1
+        assert said in printed
+    status, printed = run("sample", project, "--classes", "")
+    assert status == 1
+    assert "there is no class ''" in printed
 
 
 def test_encoding_and_decoding_are_the_tokenizers(run: Run, project: Path) -> None:
@@ -156,11 +169,20 @@ def test_encoding_and_decoding_are_the_tokenizers(run: Run, project: Path) -> No
     assert run("decode", "ids.npz", "--model", project, "--output", "copies")[0] == 0
     tokenizer = load_tokenizer(project / "models" / "attached")
     with np.load("ids.npz") as ids:
-        assert list(ids["names"]) == ["0.png", "1.png", "2.png"]
+        assert list(ids["names"]) == ["0.png", "1.png", "z/2.png"]
         copies = to_uint8(tokenizer.decode(torch.from_numpy(ids["visual"].astype(np.int64))))
-    assert (np.array(Image.open("copies/000002_2.png")) == copies[2].permute(1, 2, 0).numpy()).all()
-    assert json.loads(run("inspect", "copies/000002_2.png", "--json")[1])["decoded_from"] == ["2.png"]
+    assert (np.array(Image.open("copies/000002_z-2.png")) == copies[2].permute(1, 2, 0).numpy()).all()
+    assert json.loads(run("inspect", "copies/000002_z-2.png", "--json")[1])["decoded_from"] == ["z/2.png"]
     assert Image.open("ids.png").height > 0
+    shutil.copytree("photos", "both/a")
+    shutil.copytree("photos", "both/b")
+    assert run("encode", "both/a", "both/b", "--model", project, "--output", "both.npz")[0] == 0
+    with np.load("both.npz") as ids:
+        assert list(ids["names"]) == [f"{folder}/{image}" for folder in "ab" for image in ("0.png", "1.png", "z/2.png")]
+    shutil.copy("photos/0.png", "holiday.png")
+    status, printed = run("encode", "photos", "--model", project, "--output", "holiday.npz")
+    assert (status, Path("holiday.png").read_bytes()) == (1, Path("photos/0.png").read_bytes())
+    assert "holiday.png is no picture of ours, and would be overwritten" in printed
     photo = Path("photos/0.png").read_bytes()
     status, printed = run("encode", "photos/0.png", "--model", project, "--output", "photos/0.npz")
     assert (status, Path("photos/0.png").read_bytes()) == (1, photo)
@@ -355,7 +377,11 @@ def test_the_card_tells_what_the_run_recorded_and_nothing_else(run: Run, project
     assert f"| PSNR, dB | {psnr:.4g} | higher |" in card
     assert "# a name" in card
     assert read_json(ROOT / "reports" / "metrics" / "ar.json")["cpu"] in card
-    assert "an estimate, as nothing was metered" in card
+    assert "an estimate" not in card, "what its cores take is not known here"
+    for path in Path("whole/reports/metrics").glob("*.json"):
+        write_json(path, read_json(path) | {"cpu": cpu_name()})
+    assert run("export", "here", "--model", "whole")[0] == 0
+    assert "an estimate, as nothing was metered" in Path("here/README.md").read_text()
     assert not Path("told/LICENSE").exists(), "the licence of these photos is not known"
     ours, params = next(iter(LICENCES)), Path("whole/params.yaml")
     for digest, source, mit in (("0", "train", False), (ours, "folder", False), (ours, "train", True)):
@@ -394,6 +420,10 @@ def test_first_pictures_are_of_the_projects_own_images(run: Run, project: Path, 
 
 def test_the_model_that_ships_is_the_default_runs() -> None:
     """Every tenth held-out image: PSNR and nats are those of the committed metrics, but for the choice of images."""
+    drawn = read_json(ROOT / "reports" / "metrics" / "samples.json")["weights_sha256"]
+    assert read_json(shipped_folder() / "metrics.json")["samples"]["weights_sha256"] == drawn
+    for name, known in read_json(shipped_folder() / MANIFEST).items():
+        assert sha256(shipped_folder() / name) == known, name
     assert sum(file.stat().st_size for file in shipped_folder().rglob("*")) < 8e6
     generator, metrics = load_generator("small"), ROOT / "reports" / "metrics"
     with zipfile.ZipFile(ROOT / "data" / "fashion_mnist.zip") as archive:

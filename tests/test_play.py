@@ -141,11 +141,14 @@ def test_a_page_that_is_closed_while_it_draws_is_not_a_word_on_the_terminal(caps
 
 def test_a_port_that_is_none_is_said(address: tuple[str, int]) -> None:
     for port in (address[1], 70000):
-        with pytest.raises(PrologueError, match=f"cannot listen on 127.0.0.1:{port}: .*; give another --port"):
+        with pytest.raises(
+            PrologueError, match=f"cannot listen on 127.0.0.1:{port}: .*; give another --host or --port"
+        ):
             serve(SimpleNamespace(), "127.0.0.1", port)  # type: ignore[arg-type]
 
 
 def test_it_listens_on_the_loopback_and_keeps_its_page_to_itself(address: tuple[str, int]) -> None:
+    assert ask(address, "/?preview=1")[0] == 200
     status, page, response = ask(address, "/")
     assert status == 200
     assert "<h1>Prologue playground</h1>" in page
@@ -157,7 +160,7 @@ def test_it_listens_on_the_loopback_and_keeps_its_page_to_itself(address: tuple[
     ):
         assert all(is_own_name(name, host) for name in own), host
         assert not any(is_own_name(name, host) for name in others), host
-    with pytest.raises(PrologueError, match="give another --port"):
+    with pytest.raises(PrologueError, match="give another --host or --port"):
         serve(Answers(load_generator("small")), *address)
 
 

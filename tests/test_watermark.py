@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ from prologue.core.work import work_root
 from prologue.evaluation.reference import compute_reference
 from prologue.generator.folders import load_generator
 from prologue.pipeline.samples import make_samples
-from prologue.sampling.watermark import KEY_VARIABLE, Watermark, near_codes
+from prologue.sampling.watermark import KEY_VARIABLE, Watermark, near_codes, read_key
 
 KEY = "7c1f0a5bd8e64f2f93aa6c40"
 IMAGES = 60
@@ -125,6 +126,9 @@ def test_a_project_that_marks_its_samples_marks_those_of_the_commands(
     generator = load_generator(str(project))
     with pytest.raises(PrologueError, match="holds no key"):
         generator.sample(generator.cfg, [0], [(0, 0)])
+    binary = bytes(range(128, 160))
+    monkeypatch.setenv(KEY_VARIABLE, os.fsdecode(binary))  # as the shell's $(cat key) sets it
+    assert read_key() == binary
     monkeypatch.setenv(KEY_VARIABLE, KEY)
     mark = load_generator(str(project)).watermark
     assert mark is not None

@@ -1,13 +1,8 @@
 """What the commands share."""
 
 import argparse
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
-
-from prologue.core.errors import PrologueError
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # what `add_subparsers` returns
 
@@ -42,20 +37,6 @@ def add_key(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a file with the watermark's key (default: the environment's PROLOGUE_WATERMARK_KEY)",
     )
-
-
-@contextmanager
-def flags_for_dvc() -> Iterator[None]:
-    """What is printed within is for `dvc exp run $(...)`, whose shell passes over our exit status.
-
-    On an error a flag is printed that DVC refuses: else it would run what was not asked for, for hours.
-    """
-    try:
-        yield
-    except PrologueError:
-        if not sys.stdout.isatty():
-            print("--prologue-failed")
-        raise
 
 
 def positive(text: str) -> int:

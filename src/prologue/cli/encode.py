@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 from prologue.cli.commands import Commands, add_command, counted
@@ -48,6 +49,8 @@ def run(given: argparse.Namespace) -> None:
     generator = load_generator(given.model)
     size, paths = generator.tokenizer.config.image_size, photo_paths(given.images)
     check_apart(picture, paths)
+    if picture.exists():
+        _check_own(picture)
     batches, measured = [], []
     for photos in read_photos(paths, size):
         batches.append(generator.encode(photos))
@@ -56,11 +59,11 @@ def run(given: argparse.Namespace) -> None:
         if len(batches) == 1:  # a picture of thousands could be opened by nothing
             pairs = pair_grid(photos[:SHOWN].permute(0, 2, 3, 1).numpy(), copies[:SHOWN], PAIRS_PER_ROW)
     tokens, psnr = join_tokens(batches), torch.cat(measured)
-    known = {TOKENIZER: weights_sha256(generator.tokenizer), "encoded": [path.name for path in paths]}
-    recipe = generator.recipe(**known)
-    write_ids(given.output, tokens, [path.name for path in paths], recipe)
+    names, recipe = _names(paths), generator.recipe(**{TOKENIZER: weights_sha256(generator.tokenizer)})
+    write_ids(given.output, tokens, names, recipe)
     with replacing(picture) as temporary:
-        save_picture(pairs, temporary, "png", recipe, "compositeWithTrainedAlgorithmicMedia")
+        encoded = recipe | {"encoded": names[:SHOWN]}
+        save_picture(pairs, temporary, "png", encoded, "compositeWithTrainedAlgorithmicMedia")
     bits = bits_per_pixel(generator.ar.vocabulary, size)
     if given.json:
         parts = {name: part.tolist() for name, part in tokens.named().items()}
@@ -75,3 +78,21 @@ def run(given: argparse.Namespace) -> None:
         )
         which = "originals" if len(paths) <= SHOWN else f"the first {SHOWN} originals"
         print(f"ids: {given.output}\n{which} beside their reconstructions: {picture}")
+
+
+def _check_own(picture: Path) -> None:
+    """Raise PrologueError for a picture that this project has not made, which nobody has named as an output."""
+    from prologue.core.recipe import read_recipe
+
+    try:
+        read_recipe(picture)
+    except PrologueError:
+        raise PrologueError(
+            f"{picture} is no picture of ours, and would be overwritten; give another --output"
+        ) from None
+
+
+def _names(paths: list[Path]) -> list[str]:
+    """What images are called: their places in the folder that all lie in."""
+    common = os.path.commonpath([path.absolute().parent for path in paths])
+    return [path.absolute().relative_to(common).as_posix() for path in paths]

@@ -1,6 +1,7 @@
 """`prologue export`: the models of the last run as one folder that goes anywhere."""
 
 import argparse
+import shlex
 from pathlib import Path
 
 from prologue.cli.commands import Commands, add_command
@@ -35,6 +36,6 @@ def run(given: argparse.Namespace) -> None:
         raise PrologueError("there is no models/ar here to export: run `dvc repro`, or give --model")
     export(generator, given.output, DTYPES[given.dtype], given.name)
     megabytes = sum(file.stat().st_size for file in given.output.rglob("*") if file.is_file()) / 1e6
-    print(f"{given.output}: {megabytes:.1f} MB; `prologue sample {given.output}` draws from it")
+    print(f"{given.output}: {megabytes:.1f} MB; `prologue sample {shlex.quote(str(given.output))}` draws from it")
     if given.push:
         print(f"uploaded to {push(given.output, given.push)}, private if it is new")

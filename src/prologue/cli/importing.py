@@ -5,7 +5,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from prologue.cli.commands import Commands, add_command, flags_for_dvc, positive
+from prologue.cli.commands import Commands, add_command, positive
 from prologue.core.params_file import load_params
 from prologue.core.variants import experiment_flags
 
@@ -29,8 +29,7 @@ def run(given: argparse.Namespace) -> None:
     from prologue.interop.imported import import_params, import_tokenizer  # need torch: seconds to load
     from prologue.interop.recognised import in_words
 
-    with flags_for_dvc():
-        params = load_params()
-        found = import_tokenizer(given.path, given.image_size, params.tokenizer.pixels, params.data.image_size)
-        print(in_words(found.source, found.tokenizer, found.files), file=sys.stderr)
-        print(shlex.join(experiment_flags(import_params(found))))
+    params = load_params()
+    found = import_tokenizer(given.path, given.image_size, params.tokenizer.pixels, params.data.image_size)
+    print(in_words(found.source, found.tokenizer, found.files), file=sys.stderr)
+    print(shlex.join(experiment_flags(import_params(found))))

@@ -22,14 +22,16 @@ def add_to(commands: Commands) -> None:
 
 
 def run(given: argparse.Namespace) -> None:
-    """Serve until Ctrl-C. Raises PrologueError where there is no model, or nothing can listen there."""
+    """Serve until Ctrl-C. Raises PrologueError for want of a model, of its watermark's key, or of a place to listen."""
     from prologue.generator.folders import load_generator  # these need torch, which takes seconds to load
     from prologue.play.answers import Answers
     from prologue.play.server import is_loopback, serve
 
     generator = load_generator(given.model)
+    _ = generator.watermark  # where it is on and has no key, nothing could be drawn
     server = serve(Answers(generator), given.host, given.port)
-    print(f"{generator.name} at http://{given.host}:{server.server_address[1]} (Ctrl-C ends)", flush=True)
+    host = f"[{given.host}]" if ":" in given.host else given.host
+    print(f"{generator.name} at http://{host}:{server.server_address[1]} (Ctrl-C ends)", flush=True)
     if not is_loopback(given.host):
         print("Anyone who reaches this machine can use it: there is no password.", flush=True)
     try:

@@ -19,7 +19,7 @@ EXAMPLES = """\
   prologue sample --classes sneaker,bag --guidance 3        of two classes, with more guidance
   prologue sample --hold-prologue --output held.png         a row for each class, whose images share a prologue
   prologue sample --prologue-from photo.jpg --classes coat  images with the prologue of a photo
-  prologue sample --watermark 3 --key watermark.key         images that `prologue detect` recognises
+  prologue sample --watermark 3 --key watermark.key --output marked    images that `prologue detect` recognises
   prologue sample path/to/model --images 1000 --output samples.npz"""
 
 
@@ -68,20 +68,21 @@ def run(given: argparse.Namespace) -> None:
     check_output(given.output)
     generator = _marking(load_generator(given.model), given)
     chosen = list(range(len(generator.classes)))
-    if given.classes:
+    if given.classes is not None:
         chosen = generator.labels_of(generator.classes_in(given.classes))
-    if given.hold_prologue and not given.classes:
+    if given.hold_prologue and given.classes is None:
         chosen = chosen[:HELD_CLASSES]
     photos = photo_paths([given.prologue_from]) if given.prologue_from else []
     check_apart(given.output, photos)
     count = given.images or (HELD_OF_CLASS * len(chosen) if given.hold_prologue else max(IMAGES, len(photos)))
+    photos = photos[:count]
     labels = [chosen[image % len(chosen)] for image in range(count)]
     settings, prologue = _settings(generator, given), None
     if given.hold_prologue:
         held = generator.held(settings, chosen, given.seed)
         prologue = held[[image % len(chosen) for image in range(count)]]
     elif photos:
-        batches = read_photos(photos[:count], generator.tokenizer.config.image_size)
+        batches = read_photos(photos, generator.tokenizer.config.image_size)
         prologues = torch.cat([generator.prologue_of(batch) for batch in batches])
         prologue = prologues[[image % len(prologues) for image in range(count)]]
     tokens = generator.sample(settings, labels, [(given.seed, image) for image in range(count)], prologue)

@@ -2,7 +2,7 @@
 
 import argparse
 
-from prologue.cli.commands import Commands, add_command, flags_for_dvc
+from prologue.cli.commands import Commands, add_command
 from prologue.core.variants import experiment_flags, load_variants
 
 EXAMPLES = """\
@@ -19,5 +19,4 @@ def add_to(commands: Commands) -> None:
 
 def run(given: argparse.Namespace) -> None:
     """Print the flags. Raises PrologueError for an unknown variant or bad params."""
-    with flags_for_dvc():
-        print(" ".join(experiment_flags(load_variants(given.names))))
+    print(" ".join(experiment_flags(load_variants(given.names))))

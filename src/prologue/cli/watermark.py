@@ -41,9 +41,12 @@ def run(given: argparse.Namespace) -> None:
         raise PrologueError(f"--strengths {given.strengths}: give numbers, divided by commas") from None
     if not all(0 < strength < float("inf") for strength in strengths):
         raise PrologueError(f"--strengths {given.strengths}: a strength is above 0")
+    if len({f"{strength:g}" for strength in strengths}) < len(strengths):
+        raise PrologueError(f"--strengths {given.strengths}: give each once")
     check_writable(given.output / "watermark.json")
     found = measure_watermark(load_generator(given.model), strengths, given.images, given.real, given.seed)
-    model = f" {shlex.quote(given.model)}" if given.model else ""
-    command = f"prologue watermark{model} --strengths {given.strengths} --images {given.images} --real {given.real}"
-    path = write_watermark(found, f"{command} --seed {given.seed}", given.output)
+    asked = {"strengths": ",".join(found["detection"]), "images": given.images, "real": given.real, "seed": given.seed}
+    flags = [word for name, value in asked.items() for word in (f"--{name}", str(value))]
+    command = shlex.join(["prologue", "watermark", *([given.model] if given.model else []), *flags])
+    path = write_watermark(found, command, given.output)
     print(f"{path.read_text(encoding='utf-8')}\n{path}")

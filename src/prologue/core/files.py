@@ -25,8 +25,9 @@ def replacing(path: Path) -> Iterator[Path]:
     On an exception the temporary file or folder is removed and `path` is left as it was.
 
     Raises:
-        PrologueError: a file would take the place of a folder, and of all that is in it.
+        PrologueError: a file would take the place of a folder and all that is in it, or a link to a folder is there.
     """
+    _check_no_link(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     remove(temporary)
@@ -51,6 +52,11 @@ def check_writable(path: Path) -> None:
         raise PrologueError(f"{path} cannot be written: {above} is no folder that takes files; give another place")
 
 
+def _check_no_link(path: Path) -> None:
+    if path.is_symlink() and path.is_dir():
+        raise PrologueError(f"{path} is a link to a folder; give the folder that it leads to")
+
+
 def check_file(path: Path) -> None:
     """Raise PrologueError where no file can be written at `path`, or a folder lies there."""
     check_writable(path)
@@ -61,6 +67,7 @@ def check_file(path: Path) -> None:
 def check_replaceable(folder: Path, own: Collection[str] = ()) -> None:
     """Raise PrologueError where a folder cannot be replaced, or holds files other than `own`, by relative path."""
     check_writable(folder)
+    _check_no_link(folder)
     if folder.is_file():
         raise PrologueError(f"{folder} is a file; give a folder")
     found = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if not path.is_dir()]

@@ -26,7 +26,7 @@ NPZ_KEY = "recipe"
 PNG_XMP = "XML:com.adobe.xmp"
 SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 NAMESPACE = "urn:prologue:recipe"
-MOST_BYTES = 2**22  # of a recipe that is read
+MOST_BYTES = 2**26  # of a recipe that is read
 XMP = (
     '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
     '<rdf:Description rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" '
@@ -76,7 +76,11 @@ def read_recipe(path: Path) -> tuple[Recipe, str | None]:
             return _of_picture(image)
     except FileNotFoundError:
         raise PrologueError(f"{path} not found: there is no such file") from None
-    except (*DAMAGED, UnidentifiedImageError, Image.DecompressionBombError):
+    except Image.DecompressionBombError as error:
+        raise PrologueError(f"{path} is too large to be read: {error}") from None
+    except (*DAMAGED, UnidentifiedImageError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise PrologueError(f"{path} cannot be read: {error.strerror}") from None
         raise PrologueError(
             f"{path} carries no recipe: it is no picture or npz of this project, or it was written again without it"
         ) from None

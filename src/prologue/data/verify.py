@@ -38,7 +38,7 @@ def check_image(content: bytes, max_pixels: int) -> str:
     try:
         with open_image(content) as image:
             if image.width * image.height > max_pixels:
-                raise Unusable(f"{image.width} x {image.height} pixels, more than data.max_pixels = {max_pixels}")
+                raise Unusable(f"{image.width} x {image.height} pixels, more than {max_pixels}, the most that is read")
             if max(image.size) > MAX_ASPECT * min(image.size):
                 raise Unusable(f"{image.width} x {image.height} pixels: longer than {MAX_ASPECT} times its width")
             if getattr(image, "is_animated", False) and image.format != "MPO":

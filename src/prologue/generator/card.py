@@ -11,6 +11,7 @@ from jinja2 import Environment, StrictUndefined
 
 from prologue.core.files import read_json, sha256
 from prologue.core.launch import own_cores
+from prologue.core.machine import cpu_name
 from prologue.core.params_file import load_params
 from prologue.core.systems import trains_both
 from prologue.generator.folders import METRICS
@@ -107,18 +108,20 @@ def _recorded(project: Path) -> dict[str, Any]:
         "hardware": ", ".join(sorted({str(values.get("gpu", values.get("cpu"))) for values in metrics.values()})),
         "hours": f"{hours:.2f}",
         "watts": watts,
-        "watt_hours": f"{hours * watts:.0f}",
+        "watt_hours": None if watts is None else f"{hours * watts:.0f}",
         "extractor": params.evaluation.extractor,
         "samples": f"{metrics['samples']['images']:,}" if "samples" in metrics else None,
         "numbers": [row for name in MOST if (row := _row(metrics, name))],
     }
 
 
-def _watts(metrics: Metrics) -> int:
-    """What the processes of a run are assumed to draw."""
+def _watts(metrics: Metrics) -> int | None:
+    """What the processes of a run are assumed to draw; None of CPUs other than this one, whose cores are not known."""
     processes = max(int(values.get("processes", 1)) for values in metrics.values())
-    on_gpu = any("gpu" in values for values in metrics.values())
-    return processes * (WATTS_PER_GPU if on_gpu else WATTS_PER_CORE * own_cores())
+    if any("gpu" in values for values in metrics.values()):
+        return processes * WATTS_PER_GPU
+    alike = {values["cpu"] for values in metrics.values() if "cpu" in values} == {cpu_name()}
+    return processes * WATTS_PER_CORE * own_cores() if alike else None
 
 
 def _row(metrics: Metrics, name: str) -> dict[str, str] | None:

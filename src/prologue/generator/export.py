@@ -51,7 +51,8 @@ def export(generator: Generator, output: Path, dtype: torch.dtype, name: str | N
             assert licence, "this project is installed without its licence"
             (folder / "LICENSE").write_text(licence)
         mit = (folder / "LICENSE").is_file()
-        (folder / "README.md").write_text(model_card(generator, project, dtype, config.name, figures, mit))
+        card = model_card(generator, project, dtype, config.name, figures, mit)
+        (folder / "README.md").write_text(card, encoding="utf-8", errors="backslashreplace")  # names may be any bytes
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         write_json(folder / MANIFEST, {path.relative_to(folder).as_posix(): sha256(path) for path in files})
 

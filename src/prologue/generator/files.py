@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from prologue.core.errors import PrologueError
-from prologue.core.files import check_replaceable, check_writable, replacing
+from prologue.core.files import check_file, check_replaceable, replacing
 from prologue.core.npz import DAMAGED
 from prologue.core.recipe import Recipe, read_recipe, recipe_array, save_picture
 from prologue.data.images import open_image, to_rgb
@@ -82,10 +82,10 @@ def check_output(output: Path) -> None:
         raise PrologueError(
             f"{output}: give a picture ({' or '.join(PICTURES)}), an .npz, or a name without an ending for a folder"
         )
-    if not output.suffix or output.is_dir():
-        check_replaceable(output)
+    if output.suffix:
+        check_file(output)
     else:
-        check_writable(output)
+        check_replaceable(output)
 
 
 def write_images(
@@ -132,7 +132,9 @@ def write_ids(output: Path, tokens: Tokens, names: list[str], recipe: Recipe) ->
 
 def read_ids(path: Path, tokenizer: Tokenizer) -> tuple[Tokens, list[str]]:
     """What `write_ids` wrote, with the names. Raises PrologueError for ids that are not of this tokenizer."""
-    if path.is_file() and not zipfile.is_zipfile(path):
+    if not path.is_file():
+        raise PrologueError(f"{path} not found: expected an npz that `prologue encode` wrote")
+    if not zipfile.is_zipfile(path):
         raise PrologueError(f"{path} holds no ids, which `prologue encode` writes: it is no npz")
     try:
         with np.load(path, allow_pickle=False) as archive:

@@ -96,7 +96,13 @@ def _exported(folder: Path) -> Generator:
 
 def _of_project(folder: Path) -> Generator:
     """The models of the last run of a project, sampled as its samples are."""
-    sampling = with_adopted(load_params(folder / "params.yaml").sampling, read_adopted(folder / "data" / "sweep"))
+    sampling, sweep = load_params(folder / "params.yaml").sampling, folder / "data" / "sweep"
+    if sweep.is_dir():
+        sampling = with_adopted(sampling, read_adopted(sweep))
+    else:
+        print(
+            f"the stage sweep has not run in {folder.resolve()}: images are drawn as params.yaml says", file=sys.stderr
+        )
     manifest = folder / "data" / "tokens" / "manifest.json"
     if not manifest.is_file():
         raise PrologueError(f"{manifest} is missing: run `dvc repro` in {folder.resolve()}")

@@ -1,5 +1,6 @@
 """What this machine has of what the pipeline uses: each finding with what to do about it."""
 
+import os
 import platform
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ from typing import Literal, NamedTuple
 import torch
 
 from prologue.core.errors import PrologueError
-from prologue.core.launch import own_cores
+from prologue.core.launch import own_cores, switch_from
 from prologue.core.machine import cpu_name
 from prologue.core.precision import faster_precision
 from prologue.core.runtime import start_accelerator
@@ -53,7 +54,10 @@ def _torch() -> Finding:
 def _device() -> Finding:
     if torch.cuda.is_available():
         return Finding("device", "good", f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}")
-    precision = faster_precision(start_accelerator())
+    accelerator = start_accelerator()
+    if accelerator.device.type != "cpu":
+        return Finding("device", "good", accelerator.device.type)
+    precision = faster_precision(accelerator)
     advice = "" if precision == "bf16" else "trainings take half as long where a CPU has units for bf16"
     return Finding("device", "good", f"{cpu_name()}, {own_cores()} cores, {precision}", advice)
 
@@ -61,6 +65,10 @@ def _device() -> Finding:
 def _compiler() -> Finding:
     if library() is not None:
         return Finding("C++ compiler", "good", "the CPU kernels are compiled")
+    if not switch_from("PROLOGUE_KERNELS", default=True):
+        return Finding(
+            "C++ compiler", "note", "no CPU kernels", "PROLOGUE_KERNELS switches them off: unset it to use them"
+        )
     return Finding(
         "C++ compiler", "note", "no CPU kernels", "install g++ or clang: a CPU trains twice as fast with them"
     )
@@ -78,13 +86,7 @@ def _project(root: Path) -> list[Finding]:
     if not (root / "dvc.yaml").is_file():
         text = "commands for models work anywhere; for the pipeline, go to a clone"
         return [Finding("project", "note", "no dvc.yaml here", text)]
-    git = _output("git", "-C", str(root), "status", "--porcelain")
-    changed = 0 if git is None else len(git.splitlines())
-    findings = [
-        Finding("git", "bad", "no repository", "run `git init`, or clone: DVC needs git for experiments")
-        if git is None
-        else Finding("git", "good", f"{changed} changed files" if changed else "clean")
-    ]
+    findings = [_git(root)]
     dvc = _output(sys.executable, "-m", "dvc", "--version")
     if dvc is None:
         return [*findings, Finding("DVC", "bad", "does not start", "run `make venv`")]
@@ -93,6 +95,20 @@ def _project(root: Path) -> list[Finding]:
     findings.append(Finding("DVC", "good" if on_path else "bad", dvc.strip(), advice))
     made = (root / "models" / "ar").is_dir()
     return [*findings, Finding("models", "good" if made else "note", "trained" if made else "none yet", _train(made))]
+
+
+def _git(root: Path) -> Finding:
+    """Whether git, which DVC needs for experiments, is there and reads the project's repository."""
+    if shutil.which("git") is None:
+        return Finding("git", "bad", "not installed", "install git: DVC needs it for experiments")
+    command, plain = ["git", "-C", str(root), "status", "--porcelain"], os.environ | {"LC_ALL": "C"}
+    status = subprocess.run(command, capture_output=True, text=True, env=plain)
+    if "not a git repository" in status.stderr:
+        return Finding("git", "bad", "no repository", "run `git init`, or clone: DVC needs git for experiments")
+    if status.returncode:
+        return Finding("git", "bad", "does not read the repository", " ".join(status.stderr.split()))
+    changed = len(status.stdout.splitlines())
+    return Finding("git", "good", f"{changed} changed files" if changed else "clean")
 
 
 def _train(made: bool) -> str:

@@ -37,7 +37,7 @@ def serve(answers: Answers, host: str, port: int) -> ThreadingHTTPServer:
         return kind((host, port), partial(_Handler, answers, host))
     except (OSError, OverflowError) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        raise PrologueError(f"cannot listen on {host}:{port}: {why}; give another --port") from None
+        raise PrologueError(f"cannot listen on {host}:{port}: {why}; give another --host or --port") from None
 
 
 def is_loopback(host: str) -> bool:
@@ -102,9 +102,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, known: dict[str, Callable[[], None]]) -> None:
         try:
             self._check_sender()
-            if self.path not in known:
+            path = self.path.partition("?")[0]
+            if path not in known:
                 raise _Refused(HTTPStatus.NOT_FOUND, "there is nothing here")
-            known[self.path]()
+            known[path]()
         except _Refused as refused:
             self._json({"error": str(refused)}, refused.status)
         except PrologueError as error:

@@ -1,6 +1,7 @@
 """One token at a time from an AR model: a static cache of keys and values, weights made ready for it once."""
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -37,10 +38,8 @@ class Decoder:
         self.cache = torch.zeros(shape, dtype=dtype, device=ar.token_embedding.weight.device)
         self.blocks = [block for block in self.ar.transformer.blocks if isinstance(block, Block)]
         self.by_kernels = kernels.usable(self.ar.token_embedding.weight, self.cache)
-        for block in self.blocks:
-            block.finish = compiled(block.finish)  # type: ignore[method-assign]
-            if not self.by_kernels:
-                block.start = compiled(block.start)  # type: ignore[method-assign]
+        self.starts = [block.start if self.by_kernels else compiled(block.start) for block in self.blocks]
+        self.finishes = [compiled(block.finish) for block in self.blocks]  # no block holds its own: both could stay
         norms = [(block.attention.q_norm.scale, block.attention.k_norm.scale) for block in self.blocks]
         self.scales = [torch.cat(pair) for pair in norms]
 
@@ -54,18 +53,20 @@ class Decoder:
         x (rows, 1, dim) -> (rows, dim).
         """
         rotary = self.ar.rotary[position : position + 1]  # (1, 32, 2)
-        for block, cache, scales in zip(self.blocks, self.cache, self.scales, strict=True):
+        for number, cache in enumerate(self.cache):
             if self.by_kernels:
-                attended = _attend_by_kernels(block, x, rotary, scales, cache, position)
+                attended = _attend_by_kernels(self.blocks[number], x, rotary, self.scales[number], cache, position)
             else:
-                attended = _attend(block, x, rotary, cache, position)
-            x = block.finish(x, attended)
+                attended = _attend(self.starts[number], x, rotary, cache, position)
+            x = self.finishes[number](x, attended)
         return x[:, 0]
 
 
-def _attend(block: Block, x: Tensor, rotary: Tensor, cache: Tensor, position: int) -> Tensor:
+def _attend(
+    start: Callable[..., tuple[Tensor, Tensor, Tensor]], x: Tensor, rotary: Tensor, cache: Tensor, position: int
+) -> Tensor:
     """Attended values of the token at `position`: x (rows, 1, dim), cache (2, ...) -> (rows, heads, 1, 64)."""
-    q, k, v = block.start(x, rotary)  # (rows, heads, 1, 64)
+    q, k, v = start(x, rotary)  # (rows, heads, 1, 64)
     keys, values = cache
     keys[:, :, position : position + 1] = k
     values[:, :, position : position + 1] = v

@@ -110,10 +110,10 @@ class StaticSteps:
         rotary = decoder.ar.rotary.index_select(0, self.position)  # (1, 32, 2)
         later = (self.inputs[:seen] > self.position)[None, None, None]
         mask = torch.zeros(1, 1, 1, seen, dtype=decoder.cache.dtype, device=x.device).masked_fill(later, -torch.inf)
-        for block, (keys, values) in zip(decoder.blocks, decoder.cache, strict=True):
-            q, k, v = block.start(x, rotary)  # (rows, heads, 1, 64)
+        for start, finish, (keys, values) in zip(decoder.starts, decoder.finishes, decoder.cache, strict=True):
+            q, k, v = start(x, rotary)  # (rows, heads, 1, 64)
             keys.index_copy_(2, self.position, k)
             values.index_copy_(2, self.position, v)
             attended = F.scaled_dot_product_attention(q, keys[:, :, :seen], values[:, :, :seen], attn_mask=mask)
-            x = block.finish(x, attended)
+            x = finish(x, attended)
         return decoder.heads[ids.start](decoder.ar.out_norm(x[:, 0])).float()

@@ -103,7 +103,7 @@ def read_key(file: Path | None = None) -> bytes:
     Raises PrologueError where there is none, or one that could be guessed.
     """
     try:
-        key = file.read_bytes().strip() if file else os.environ.get(KEY_VARIABLE, "").strip().encode()
+        key = file.read_bytes().strip() if file else os.fsencode(os.environ.get(KEY_VARIABLE, "")).strip()
     except OSError as error:
         raise PrologueError(f"the key of the watermark cannot be read: {error}") from None
     where = str(file) if file else f"the environment's {KEY_VARIABLE}"
