@@ -216,6 +216,10 @@ def test_a_resumed_stage_counts_the_seconds_of_all_its_sessions(
         (OSError(errno.ENOSPC, "No space left on device", "x.tar"), "ar: the disk is full ([Errno 28] No space left"),
         (OSError(errno.EDQUOT, "Disk quota exceeded", "x.tar"), "ar: the disk is full ([Errno 122] Disk quota exc"),
         (SafetensorError("I/O error: No space left on device (os error 28)"), "ar: the disk is full (I/O error"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB\n..."),
+            "ar: CUDA out of memory. Tried 2 GiB PROLOGUE",
+        ),
     ],
 )
 def test_a_stage_that_cannot_go_on_ends_with_a_line(
@@ -232,6 +236,9 @@ def test_a_stage_that_cannot_go_on_ends_with_a_line(
     assert said in capsys.readouterr().err
     error = OSError(errno.EIO, "gone")
     with pytest.raises(OSError, match="gone"):
+        run_stage("ar", work, "one")
+    error = RuntimeError("a defect")
+    with pytest.raises(RuntimeError, match="a defect"):
         run_stage("ar", work, "one")
 
 

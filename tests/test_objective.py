@@ -3,10 +3,12 @@
 import copy
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from calls import record_calls
 from small_models import make_task
 from tiny import tiny_params
 from torch import Tensor, nn
@@ -15,9 +17,14 @@ from training_run import run_stages
 
 from prologue.core.runtime import start_accelerator
 from prologue.core.seeds import Stream
+from prologue.data.images import ImageShards
 from prologue.frozen.perceptual import PerceptualLoss
 from prologue.models.quantizers import VisualQuantizer
+from prologue.tokens.cache import TokenCache
 from prologue.training import ar as ar_training
+from prologue.training import attach as attach_training
+from prologue.training import image_task
+from prologue.training import tokenizer as tokenizer_training
 from prologue.training.ar import ARTask
 from prologue.training.draws import Draws
 from prologue.training.optimizers import apply, build_adamw, gradient_norm
@@ -178,6 +185,80 @@ def test_every_optimizer_has_the_papers_betas_and_weight_decay(shards: Path) -> 
         groups = task.state.optimizers[name].param_groups
         assert {group["betas"] for group in groups} == {betas}
         assert {group["weight_decay"] for group in groups} == {0.0, decay}
+
+
+@pytest.mark.parametrize(("share", "shown"), [(0.0, [0, 1]), (1.0, [2])])
+def test_stage_2_drops_labels_at_their_share(share: float, shown: list[int], shards: Path) -> None:
+    run_stages(tiny_params(), shards, ["tokenizer", "tokens"])
+    task = ARTask(tiny_params(ar__label_drop=share), Path("tokens"), start_accelerator())
+    tokens, labels = next(task.batches(0))
+    task.gradients(0, (tokens, torch.arange(len(labels)) % 2))
+    gradient = task.model.class_embedding.weight.grad
+    assert gradient is not None
+    assert gradient.abs().sum(dim=1).nonzero().flatten().tolist() == shown  # the third is the null class
+
+
+def test_stage_2_trains_as_its_params_say(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dropout, every view, the rates of the schedule; and it is judged on validation images."""
+    params = tiny_params(
+        tokens__crops="flip", ar__dropout=0.2, ar__embedding_dropout=0.3, ar__warmup=2, ar__flat=0, ar__lr_end=1e-5
+    )
+    run_stages(params, shards, ["tokenizer", "tokens"])
+    task = ARTask(params, Path("tokens"), start_accelerator())
+    assert (task.model.config.dropout, task.model.config.embedding_dropout) == (0.2, 0.3)
+    assert len(task.val) == len(ImageShards(shards, "val"))
+    reads, applied = record_calls(monkeypatch, TokenCache, "read"), record_calls(monkeypatch, ar_training, "apply")
+    for step, batch in enumerate(task.batches(0)):
+        task.gradients(step, batch)
+        task.update(step, {"ar": torch.ones(())}, torch.zeros(()))
+    assert {int(view) for _, _, views in reads for view in views} == {0, 1}
+    rates = [rate for _, rate, _ in applied]
+    assert rates == [task.schedule.rate(step) for step in range(task.schedule.steps)]
+    assert rates[0] < rates[1] > rates[-1] > 0
+
+
+TRAININGS = {"tokenizer": tokenizer_training, "attach": attach_training, "ar": ar_training}
+
+
+@pytest.mark.parametrize(("stage", "mode"), [("tokenizer", "joint"), ("attach", "post"), ("ar", "joint")])
+def test_the_seed_reaches_weights_order_and_draws(
+    stage: str, mode: str, shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else runs of several seeds would not be independent."""
+    own = {"prologue__mode": mode, "ar__label_drop": 0.5, "prologue__visual_dropout": 0.5}
+    run_stages(tiny_params(**own), shards, ["tokenizer", "tokens"] if stage == "ar" else ["tokenizer"])
+    tasks = list[Any]()
+
+    def capture(_: str, task: Any, *rest: Any) -> dict[str, Any]:
+        tasks.append(task)
+        return {}
+
+    monkeypatch.setattr(TRAININGS[stage], "run_training", capture)
+    for seed in (0, 1):
+        run_stages(tiny_params(seed=seed, **own), shards, [stage])
+    one, other = tasks
+    weights = [torch.cat([own.flatten() for own in task.model.parameters() if own.requires_grad]) for task in tasks]
+    assert not torch.equal(*weights)
+    (batch, _), (of_other, _) = (next(task.batches(0)) for task in tasks)
+    images = [getattr(own, "visual", own) for own in (batch, of_other)]
+    assert not torch.equal(*images)
+    for name, module in one.state.modules.items():
+        other.state.modules[name].load_state_dict(module.state_dict())
+    losses = [task.gradients(0, next(one.batches(0))) for task in tasks]
+    assert losses[0] != losses[1]
+
+
+def test_stage_1_moves_by_its_schedule_and_validates_the_ema(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = make_task(tiny_params(stage1__warmup=2, stage1__flat=1, stage1__lr_end=1e-5), shards)
+    applied = record_calls(monkeypatch, image_task, "apply")
+    validated = record_calls(monkeypatch, image_task, "validate_tokenizer")
+    for step in range(task.schedule.steps):
+        task.update(step, {}, torch.zeros(()))
+    rates, each = [rate for _, rate, _ in applied], len(task.state.optimizers)
+    assert rates == [task.schedule.rate(step) for step in range(task.schedule.steps) for _ in range(each)]
+    assert rates[0] < max(rates) > rates[-1] > 0
+    task.validate()
+    assert [model for model, *_ in validated] == [task.ema.model]
 
 
 def test_stage_2_clips_its_gradient_and_has_the_papers_betas(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from tiny import ROOT
 from prologue.core.dotted import flat
 from prologue.core.files import read_yaml
 from prologue.core.params_file import ParamsError, load_params
-from prologue.core.variants import experiment_flags, load_variants, read_variants
+from prologue.core.variants import apply_overrides, experiment_flags, load_variants, read_variants
 
 VARIANTS = sorted(name for path in (ROOT / "variants").glob("*.yaml") for name in read_yaml(path))
 STAGES = sorted(path.stem for path in (ROOT / "stages").glob("*.py"))
@@ -56,6 +56,12 @@ def write_params(folder: Path, key: str, value: object) -> Path:
 def test_bad_params_are_refused_by_name(key: str, value: object, message: str, tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match=message):
         load_params(write_params(tmp_path, key, value))
+
+
+def test_a_tokenizer_that_nothing_would_train_is_refused() -> None:
+    nothing: dict[str, object] = {"stage1.l1": 0, "stage1.perceptual.lite0": 0, "stage1.adversarial": 0}
+    with pytest.raises(ParamsError, match=r"l1, perceptual or adversarial must be above 0"):
+        apply_overrides(nothing, ROOT / "params.yaml")
 
 
 @pytest.mark.parametrize("key", ["tokenizer.codebook", "prologue.codebook"])

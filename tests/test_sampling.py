@@ -1,6 +1,8 @@
 """Sampling: what the cached sampler draws, that an image depends on nothing but itself, and the stage's files."""
 
+import gc
 import math
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from prologue.core.params import Params, TransformerParams
 from prologue.core.precision import settle
 from prologue.core.recipe import read_recipe
 from prologue.data.shards import write_shards
+from prologue.data.transforms import TEN_CROP_SCALE, center_crop, crop_views
 from prologue.models.ar import ARConfig, ARModel
 from prologue.models.saved import load_ar, load_tokenizer
 from prologue.models.tokenizer import to_uint8
@@ -185,6 +188,18 @@ def test_the_steps_that_a_gpu_captures_draw_the_same_ids(
         assert not torch.equal(held, drawn)
 
 
+def test_a_decoder_takes_its_copy_of_the_weights_with_it() -> None:
+    """Whoever draws at many settings would wait for Python's collector with memory that is full."""
+    gc.disable()
+    try:
+        decoder = Decoder(make_ar(make_tokenizer()), rows=2, dtype=torch.float32)
+        copied = [weakref.ref(block) for block in decoder.blocks]
+        del decoder
+        assert [block() for block in copied] == [None] * len(copied)
+    finally:
+        gc.enable()
+
+
 def test_logits_that_are_not_finite_draw_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Softmax of NaN would draw the last id every time, and images would be made of it."""
     ar = make_ar(make_tokenizer())
@@ -245,6 +260,23 @@ def test_independent_ids_come_as_often_as_at_their_position_in_their_class(train
     assert len({tuple(image) for image in independent_ids(cache, labels[:50] * 0, seed=0).tolist()}) == 50
     whole = {tuple(image) for image in cache.read(np.arange(len(cache))).visual.tolist()}
     assert sum(tuple(image) in whole for image in ids.tolist()) < len(ids) / 10, "ids of one image were kept together"
+
+
+def test_ids_of_ten_crops_are_of_the_centre_unless_others_are_asked_for(tmp_path: Path) -> None:
+    vocabulary = Vocabulary(visual_codebook=32, visual_tokens=2, prologue_codebook=0, prologue_tokens=0, classes=1)
+    photo = Image.effect_noise((40, 30), 90).convert("RGB")
+    (tmp_path / "train").mkdir()
+    for scheme in ("center", "flip", "ten"):
+        views = crop_views(photo, 16, scheme)
+        ids = np.tile(np.arange(len(views), dtype=np.uint16)[None, :, None], (1, 1, 2))
+        np.save(tmp_path / "train" / "000000.npy", ids)
+        np.save(tmp_path / "train" / "000000.labels.npy", np.zeros(1, np.int64))
+        counts = {"train": {"images": 1}}
+        write_json(tmp_path / "manifest.json", {"vocabulary": vocabulary.model_dump(), "counts": counts})
+        view = int(TokenCache(tmp_path, "train").read(np.zeros(1, np.int64)).visual[0, 0])
+        size = round(16 * TEN_CROP_SCALE) if scheme == "ten" else 16
+        square, margin = center_crop(photo, size), (size - 16) // 2
+        assert (views[view] == square[margin : margin + 16, margin : margin + 16]).all(), scheme
 
 
 def test_classes_are_drawn_as_often_as_in_what_samples_are_compared_with() -> None:

@@ -301,7 +301,8 @@ def test_micro_batches_recomputed_activations_and_compiled_blocks_give_the_same_
     """Batch norm sees the micro-batch, so the discriminator is left out."""
     compiling = TorchDynamoPlugin(backend="EAGER", use_regional_compilation=True)
     gradients, blocks = [], list[int]()
-    for environment in ({}, {"PROLOGUE_MICRO_BATCH": "2"}, {"PROLOGUE_RECOMPUTE": "1"}, {"COMPILED": "1"}):
+    of_more = {"PROLOGUE_MICRO_BATCH": "64"}  # as a stage with more samples has it
+    for environment in ({}, {"PROLOGUE_MICRO_BATCH": "2"}, {"PROLOGUE_RECOMPUTE": "1"}, of_more, {"COMPILED": "1"}):
         with monkeypatch.context() as patch:
             for name, value in environment.items():
                 patch.setenv(name, value)
@@ -313,13 +314,17 @@ def test_micro_batches_recomputed_activations_and_compiled_blocks_give_the_same_
             blocks.append(len(forwards))
             parameters = [*task.model.named_parameters(), *task.joint_ar.named_parameters()]
             gradients.append(losses | {name: parameter.grad for name, parameter in parameters})
-    whole, micro, recomputed, _ = blocks
+    whole, micro, recomputed, all_at_once, _ = blocks
     assert micro == recomputed == 2 * whole
+    assert all_at_once == whole
     for other in gradients[1:]:
         torch.testing.assert_close(other, gradients[0], rtol=1e-4, atol=1e-6)
     monkeypatch.setenv("PROLOGUE_MICRO_BATCH", "3")
     with pytest.raises(PrologueError, match=r"PROLOGUE_MICRO_BATCH=3 does not divide the 4 samples"):
         task.gradients(0, next(task.batches(0)))
+    monkeypatch.setenv("PROLOGUE_RECOMPUTE", "yes")
+    with pytest.raises(PrologueError, match="PROLOGUE_RECOMPUTE=yes: give one of on, 1, off, 0"):
+        make_task(tiny_params(), shards)
 
 
 def test_dropout_is_of_the_sample_and_right_on_average() -> None:

@@ -4,5 +4,10 @@ import re
 
 HEAD_DIM = 64  # channels of an attention head
 EPOCHS = re.compile(r"(\d+(?:\.\d+)?)epochs")  # a duration in epochs
-WITHOUT_EFFECT = {"checkpoint_every", "keep_checkpoints", "validation_grid"}  # params that change no result
+WITHOUT_EFFECT = {
+    "checkpoint_every",
+    "keep_checkpoints",
+    "validation_grid",
+    "min_usage",
+}  # params that change no result
 SAMPLING_RUNS = ("cfg", "no_cfg")  # with guidance and without

@@ -14,6 +14,7 @@ from prologue.core.errors import PrologueError
 T = TypeVar("T")
 TASKS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")  # as srun and mpirun tell how many they started
 CONTROL_GROUP = Path("/sys/fs/cgroup")  # of a container, seen from inside
+SWITCHED = {"on": True, "1": True, "off": False, "0": False}
 LAUNCHED = {"PROLOGUE_LAUNCH", "RANK", "ACCELERATE_MIXED_PRECISION"}  # the user, torchrun, Accelerate for one process
 
 
@@ -62,6 +63,17 @@ def count_from(variable: str, default: int, least: int = 1) -> int:
     if not text.isdecimal() or int(text) < least:
         raise PrologueError(f"{variable}={text}: give a whole number from {least} on")
     return int(text)
+
+
+def switch_from(variable: str, default: bool) -> bool:
+    """Whether the user switched something on or off in the environment; the default where it is not set, or empty.
+
+    Raises PrologueError for what is neither.
+    """
+    text = os.environ.get(variable, "").strip().lower()
+    if text and text not in SWITCHED:
+        raise PrologueError(f"{variable}={text}: give one of {', '.join(SWITCHED)}")
+    return SWITCHED[text] if text else default
 
 
 def rank() -> int:

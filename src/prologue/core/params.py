@@ -265,6 +265,9 @@ class Params(Section):
             raise ValueError(
                 f"data.image_size: {self.data.image_size} is less than the {SSIM_WINDOW} px that SSIM needs"
             )
+        losses = (self.stage1.l1, self.stage1.adversarial, *(weight for _, weight in self.stage1.perceptual))
+        if self.tokenizer.source == "train" and not any(losses):
+            raise ValueError("stage1: l1, perceptual or adversarial must be above 0, or nothing trains the decoder")
         layers = self.stage1.discriminator.layers
         if self.stage1.adversarial and self.tokenizer.source == "train" and self.data.image_size < 3 * 2**layers:
             raise ValueError(

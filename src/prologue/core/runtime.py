@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
 from prologue.core.errors import PrologueError
-from prologue.core.launch import count_from, own_cores, own_threads
+from prologue.core.launch import count_from, own_cores, own_threads, switch_from
 from prologue.core.seeds import derive_seed
 
 T = TypeVar("T")
@@ -85,7 +85,7 @@ def compiles_by_itself(device: torch.device, steps: int) -> bool:
 
     On CUDA they are, where Triton and the C compiler that it needs are there. PROLOGUE_COMPILE=off prevents it.
     """
-    unwanted, compiles_all = os.environ.get("PROLOGUE_COMPILE") == "off", _compiler() != "no"
+    unwanted, compiles_all = not switch_from("PROLOGUE_COMPILE", default=True), _compiler() != "no"
     if device.type != "cuda" or steps < COMPILING_PAYS or unwanted or compiles_all:
         return False
     compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")

@@ -25,6 +25,10 @@ from prologue.core.params_file import load_params
 from prologue.core.slots import take_slot
 
 DISK_FULL = "os error 28"  # as safetensors words it
+LESS_MEMORY = (
+    "PROLOGUE_MICRO_BATCH=N (samples at once of a step) and PROLOGUE_RECOMPUTE=1 take less in trainings, where "
+    "`prologue describe --gpus N` tells how much; tokens.batch and evaluation.batch are those of other stages"
+)
 METRICS = Path("reports/metrics")
 Work = Callable[[Params], dict[str, Any]]
 
@@ -48,6 +52,10 @@ def run_stage(name: str, work: Work, processes: Literal["configured", "one"] = "
         _end(name, str(error))
     except KeyboardInterrupt:
         _end(name, "stopped; run the same command to go on")
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which a stage without torch does not load
+            raise
+        _end(name, f"{str(error).splitlines()[0]} {LESS_MEMORY}")
     except (OSError, SafetensorError) as error:
         if not (DISK_FULL in str(error) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)):
             raise

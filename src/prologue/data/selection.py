@@ -95,11 +95,12 @@ def _hold_out(listing: Listing, fraction: float) -> None:
         f"SELECT class, COUNT(*) FROM files JOIN classes ON class = name WHERE {GOOD} GROUP BY class"
     ).fetchall()
     least = math.ceil(MIN_VALIDATION / len(counts))
-    held_out = [(name, min(max(round(fraction * count), min(least, count // 2)), count - 1)) for name, count in counts]
+    own = {name: min(max(round(fraction * count), min(least, count // 2)), count - 1) for name, count in counts}
+    for name, count in sorted(counts, key=lambda item: -item[1]):  # what small classes lack, the largest give
+        own[name] += max(0, min(MIN_VALIDATION - sum(own.values()), count // 2 - own[name]))
     listing.connection.execute("CREATE TEMP TABLE held_out (name TEXT PRIMARY KEY, count INTEGER)")
-    listing.connection.executemany("INSERT INTO held_out VALUES (?, ?)", held_out)
-    count = sum(own for _, own in held_out)
-    listing.note("held out", "", count, "from the training images, since no part of the source validates")
+    listing.connection.executemany("INSERT INTO held_out VALUES (?, ?)", own.items())
+    listing.note("held out", "", sum(own.values()), "from the training images, since no part of the source validates")
     listing.connection.execute(
         f"""
         UPDATE files SET split = 'val' WHERE id IN (

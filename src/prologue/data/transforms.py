@@ -18,6 +18,7 @@ from prologue.data.images import open_image, orientation, to_rgb
 Pixels = NDArray[np.uint8]
 
 CROPS = {"center": 1, "flip": 2, "ten": 10}  # views per image of each scheme
+CENTRED = {1: 0, 2: 0, 10: 4}  # by how many views there are: the one from the centre
 TEN_CROP_SCALE = 281 / 256  # side of the square that the ten crops are cut from, relative to theirs
 AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)  # of a random resized crop: share of the image, width / height
 TURNED = 5  # orientations from this one on exchange width and height

@@ -39,7 +39,8 @@ def load_tokenizer(path: Path | str, image_size: int | None = None, pixels: Pixe
     """The tokenizer of a file or folder, whatever project it is of, fp32 and in eval mode. Stable: scripts may use it.
 
     It is a folder of ours, the authors' published one, a `VQModel` of diffusers, LlamaGen's VQ, taming's VQGAN,
-    MaskGIT-VQ or TiTok, told apart by what is in it.
+    MaskGIT-VQ or TiTok, told apart by what is in it. On a GPU some of its ids are other ones unless TF32 is off, as it
+    is in every stage: `torch.backends.cudnn.allow_tf32 = False`.
 
     Args:
         path: of the weights, or of a folder that holds them.

@@ -19,7 +19,7 @@ import torch
 from platformdirs import user_cache_path
 from torch import Tensor
 
-from prologue.core.launch import is_main_process
+from prologue.core.launch import is_main_process, switch_from
 from prologue.core.machine import cpu_identity
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
@@ -68,7 +68,7 @@ def library() -> ctypes.CDLL | None:
     """The compiled kernels, or None where they are switched off or cannot be compiled, which is said once."""
     compiler = shlex.split(os.environ.get("CXX", "")) or ["c++"]
     missing = shutil.which(compiler[0]) is None
-    if os.environ.get("PROLOGUE_KERNELS", "on") == "off" or missing:
+    if not switch_from("PROLOGUE_KERNELS", default=True) or missing:
         _explain(f"no C++ compiler: {compiler[0]} not found" if missing else "PROLOGUE_KERNELS=off")
         return None
     path = user_cache_path("prologue") / "kernels" / f"{_identity(compiler)}.so"

@@ -19,6 +19,7 @@ from prologue.core.sharing import own_rows
 from prologue.core.systems import trains_stage2
 from prologue.models.ar import MAX_LOGITS, ARConfig, ARModel, SequenceLoss
 from prologue.models.discriminator import Discriminator
+from prologue.models.dropout import key_rows
 from prologue.models.saved import parameter_count
 from prologue.models.tokenizer import Tokenizer
 from prologue.models.transformer import Transformer
@@ -92,7 +93,13 @@ def estimate(params: Params, classes: int, gpus: int) -> dict[str, tuple[Memory,
         if trains_stage2(params):
             size = TransformerParams(layers=params.ar.layers, dim=params.ar.dim)
             vocabulary = (frozen if attach else tokenizer).vocabulary(classes)
-            stages.append(_of_ar(ARModel(ARConfig(vocabulary=vocabulary, transformer=size)), gpus))
+            config = ARConfig(
+                vocabulary=vocabulary,
+                transformer=size,
+                dropout=params.ar.dropout,
+                embedding_dropout=params.ar.embedding_dropout,
+            )
+            stages.append(_of_ar(ARModel(config), gpus))
     batches = {"ar": params.ar.batch}
     return {
         stage.stage: (stage, own_rows(batches.get(stage.stage, params.stage1.batch), 0, gpus).stop) for stage in stages
@@ -160,6 +167,7 @@ def _of_ar(ar: ARModel, gpus: int) -> Memory:
     def forward(images: int) -> list[Tensor]:
         visual, labels = torch.zeros(images, vocabulary.visual_tokens).long(), torch.zeros(images).long()
         prologue = torch.zeros(images, vocabulary.prologue_tokens).long() if vocabulary.prologue_tokens else None
+        key_rows(ar, torch.zeros(images, dtype=torch.int32))
         return [SequenceLoss.of(ar.losses(prologue, visual, labels), vocabulary).per_token(vocabulary).total]
 
     fixed, kept, recomputed = _kept_both_ways(forward, [ar])

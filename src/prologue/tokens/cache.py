@@ -15,6 +15,7 @@ from prologue.core.files import read_json
 from prologue.core.seeds import derive_seed
 from prologue.core.sharing import own_rows
 from prologue.data.order import epoch_indices
+from prologue.data.transforms import CENTRED
 from prologue.models.tokenizer import Tokens
 from prologue.models.vocabulary import Vocabulary
 
@@ -47,8 +48,8 @@ class TokenCache:
         return int(self.starts[-1])
 
     def read(self, indices: npt.NDArray[np.int64], views: npt.NDArray[np.int64] | None = None) -> Tokens:
-        """Ids of images `indices` (B,) in `views` (B,) (default: the first, the centre crop); int64 tensors."""
-        views = np.zeros_like(indices) if views is None else views
+        """Ids of images `indices` (B,) in `views` (B,) (default: that of the centre); int64 tensors."""
+        views = np.full_like(indices, CENTRED[self.views]) if views is None else views
         shards = np.searchsorted(self.starts, indices, side="right") - 1
         rows = indices - self.starts[shards]
         ids = np.empty((len(indices), self.shards[0].shape[2]), np.int64)

@@ -173,9 +173,12 @@ def _speed(images: int, spent: dict[str, float], of_parts: dict[str, float]) -> 
 
 
 def _reads_at_once(task: Task[Batch], device: torch.device) -> bool:
-    """Whether losses are read at every step: where nothing waits for it, or an optimizer does not heed `broken`."""
+    """Whether losses are read at every step: where nothing waits for it, or an optimizer does not heed `broken`.
+
+    AdamW heeds it on CUDA; on Apple's GPUs it takes and ignores it.
+    """
     heeding = all(isinstance(optimizer, AdamW) for optimizer in task.state.optimizers.values())
-    return device.type == "cpu" or not heeding
+    return device.type != "cuda" or not heeding
 
 
 def _compute(

@@ -4,7 +4,6 @@ All of this is the machine's business: it changes speed and memory, not results 
 discriminator normalises over the micro-batches of all processes, so that with one their size is heard in Stage 1.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -13,7 +12,7 @@ from accelerate.utils import compile_regions
 from torch import nn
 
 from prologue.core.errors import PrologueError
-from prologue.core.launch import count_from
+from prologue.core.launch import count_from, switch_from
 from prologue.models.transformer import Transformer
 
 
@@ -27,7 +26,7 @@ def prepare(model: nn.Module, accelerator: Accelerator, compiled: bool = False) 
     """
     for module in model.modules():
         if isinstance(module, Transformer):
-            module.recompute = os.environ.get("PROLOGUE_RECOMPUTE") == "1"
+            module.recompute = switch_from("PROLOGUE_RECOMPUTE", default=False)
     prepared: nn.Module = accelerator.prepare(model)
     return compile_regions(prepared, dynamic=False) if compiled else prepared
 
@@ -36,11 +35,12 @@ def micro_batches(size: int, models: list[nn.Module], accelerator: Accelerator) 
     """Slices of this process's `size` samples of a step, of `PROLOGUE_MICRO_BATCH` samples each (default: all).
 
     Gradients add up over the slices; those of the wrapped `models` are exchanged with other processes in the last one.
+    One that is larger than the samples, as it may be of a stage with more of them, is all.
 
     Raises:
         PrologueError: the micro-batch does not divide the samples.
     """
-    micro = count_from("PROLOGUE_MICRO_BATCH", size)
+    micro = min(count_from("PROLOGUE_MICRO_BATCH", size), size)
     if size % micro:
         raise PrologueError(f"PROLOGUE_MICRO_BATCH={micro} does not divide the {size} samples of each process and step")
     for start in range(0, size - micro, micro):
