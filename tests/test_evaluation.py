@@ -1,6 +1,7 @@
 """Metrics against independent float64 computations, and the evaluation stages on a tiny dataset."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,8 @@ from prologue.evaluation.reference import (
     save_reference,
 )
 from prologue.frozen.extractor import Extractor
-from prologue.measures import fidelity
+from prologue.frozen.perceptual import PerceptualLoss
+from prologue.measures import fidelity, intervals
 from prologue.measures.accuracy import top_share
 from prologue.measures.codebooks import codebook_usage
 from prologue.measures.images import image_psnr, image_ssim
@@ -38,8 +40,10 @@ from prologue.measures.intervals import frechet_deviations, interval, kernel_dev
 from prologue.models.config import PrologueConfig, TokenizerConfig
 from prologue.models.saved import load_tokenizer, save_model
 from prologue.models.tokenizer import Tokenizer, to_uint8
+from prologue.probe import fast
 from prologue.probe.fast import classify
 from prologue.probe.run import run_probe
+from prologue.probe.token_means import split_means
 
 Points = NDArray[np.float64]
 TRAIN, VAL = 16, 8  # images per class
@@ -166,6 +170,18 @@ def test_the_interval_of_kid_is_as_wide_as_values_of_other_images_spread() -> No
         measured.append(fidelity.kernel_distance(drawn, real)[0])  # of one subset, all of both
         deviations += kernel_deviations(drawn, [real])
     assert np.mean(deviations) == pytest.approx(np.std(measured), rel=0.25)
+
+
+def test_the_interval_of_kid_of_many_images_is_the_same_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Samples' classes take turns: those of every other image are not all."""
+    generator = torch.Generator().manual_seed(0)
+    real = torch.randn(500, 6, generator=generator)
+    drawn = torch.randn(1000, 6, generator=generator)
+    drawn[::2] += 1.5
+    (whole,) = kernel_deviations(drawn, [real])
+    monkeypatch.setattr(intervals, "PARTS", 500)
+    for order in (drawn, drawn.roll(1, 0)):
+        assert kernel_deviations(order, [real])[0] == pytest.approx(whole, rel=0.1)
 
 
 def test_distance_of_fewer_images_than_features_is_exact() -> None:
@@ -306,17 +322,22 @@ def test_reconstruction_metrics_and_figures(run: Path, params: Params, tmp_path:
     metrics = evaluate_reconstruction(
         params, run / "tokenizer", run / "shards", run / "reference", tmp_path / "reconstructions", tmp_path
     )
-    assert metrics["rfd_lite2"] > 0
-    assert 0 < metrics["psnr"] < 30
-    assert -1 <= metrics["ssim"] < 1
-    assert 0 < metrics["l1"] < 2
-    assert metrics["perceptual_lite0"] > 0
     assert 0 < metrics["prologue_usage"] <= 1
     assert 1 <= metrics["visual_perplexity"] <= params.tokenizer.codebook
     assert metrics["images"] == 2 * VAL
     tokenizer = load_tokenizer(run / "tokenizer")
     tokens = tokenizer.encode(torch.from_numpy(pixels_of(run)).permute(0, 3, 1, 2))
-    again = tokenizer.encode(to_uint8(tokenizer.decode(tokens.visual)))
+    originals, copies = torch.from_numpy(pixels_of(run)).permute(0, 3, 1, 2), to_uint8(tokenizer.decode(tokens.visual))
+    again = tokenizer.encode(copies)
+    assert metrics["psnr"] == pytest.approx(image_psnr(copies, originals).mean().item(), rel=1e-3)
+    assert metrics["ssim"] == pytest.approx(image_ssim(copies, originals).mean().item(), rel=1e-2)
+    assert metrics["l1"] == pytest.approx((copies.double() - originals).abs().mean().item() / 127.5, rel=1e-3)
+    seen = PerceptualLoss("lite0")(copies.float() / 127.5 - 1, originals.float() / 127.5 - 1)
+    assert metrics["perceptual_lite0"] == pytest.approx(seen.mean().item(), rel=1e-2)
+    pool, _ = Extractor("lite2")(copies)
+    known = load_reference(run / "reference", "lite2").statistics
+    distance = fidelity.frechet_distance(fidelity.statistics(pool), known)
+    assert metrics["rfd_lite2"] == pytest.approx(distance, rel=1e-2)
     shares = tokens.visual.flatten().bincount() / tokens.visual.numel()
     assert metrics["visual_entropy"] == pytest.approx(-torch.xlogy(shares, shares).sum().item(), abs=0.02)
     assert metrics["visual_perplexity"] == pytest.approx(np.exp(metrics["visual_entropy"]))
@@ -420,6 +441,21 @@ def test_samples_of_another_kind_are_refused(run: Path, params: Params, tmp_path
         np.savez(tmp_path / f"{name}.npz", arr_0=np.zeros((12, 16, 16, 3), np.uint8))
     with pytest.raises(PrologueError, match="16 px images"):
         evaluate_generation(params, tmp_path, run / "reference", run / "reference")
+
+
+def test_the_probe_tells_the_accuracies_of_prologue_and_visual_tokens_apart(
+    run: Path, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the features of the prologue know the class."""
+
+    def blind(*arguments: Any, **options: Any) -> Any:
+        means = split_means(*arguments, **options)
+        return {name: torch.zeros_like(own) if name == "visual" else own for name, own in means.items()}
+
+    monkeypatch.setattr(fast, "split_means", blind)
+    metrics = run_probe(params, run / "tokenizer", run / "shards", tmp_path / "curves")
+    assert metrics["prologue_encoder_fast_top1"] > 0.9
+    assert metrics["visual_first8_encoder_fast_top1"] < 0.6
 
 
 @pytest.mark.parametrize("feature", ["encoder", "code"])

@@ -193,12 +193,13 @@ def test_curves_join_splits_and_keep_the_last_value_of_a_step(tmp_path: Path) ->
     write_curve(tmp_path / "train" / "ar_loss.tsv", [(10, 5.0), (20, 4.0), (20, 3.0), (30, float("nan"))])
     write_curve(tmp_path / "plots/metrics/val/ar_loss.tsv", [(20, 3.5)])
     assert read_curves(tmp_path) == {"ar loss": {"train": {10: 5.0, 20: 3.0}, "validation": {20: 3.5}}}
-    svg = training_curves(tmp_path)
+    svg = training_curves(tmp_path, "ar")
     assert svg is not None
     assert svg.count("<svg ") == 1
     assert "validation 3.5" in svg
-    assert svg == training_curves(tmp_path)
-    assert training_curves(tmp_path / "nothing") is None
+    assert svg == training_curves(tmp_path, "ar")
+    assert 'id="ar-ar-loss"' in svg
+    assert training_curves(tmp_path / "nothing", "ar") is None
 
 
 def test_grid_enlarges_without_blur_and_labels_rows() -> None:

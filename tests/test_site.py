@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from prologue.core.params_file import load_params
 from prologue.report.comparison import compare
 from prologue.report.study_page import findings, write_study_page
 from prologue.studies.table import read_study
+from prologue.studies.text import as_markdown
 
 PAGES = {
     "index.html": "It worked: all 5 checks hold.",
@@ -139,7 +141,9 @@ def test_the_first_tab_stop_skips_to_the_content(browser: Browser, site: Path) -
 
 def test_colours_have_contrast() -> None:
     css = (ROOT / "src/prologue/report/templates/site.css").read_text()
-    for scheme in re.findall(r":root \{(.+?)\}", css, re.DOTALL):
+    schemes = re.findall(r":root \{(.+?)\}", css, re.DOTALL)
+    assert len(schemes) == 2  # light and dark
+    for scheme in schemes:
         colours = dict(re.findall(r"--(\w+): (#\w{6});", scheme))
         for text in ("ink", "muted", "link", "good", "bad"):
             for ground in ("page", "soft"):
@@ -161,11 +165,11 @@ def luminance(colour: str) -> float:
 def test_findings_name_the_best_row_and_the_papers_order(tmp_path: Path) -> None:
     write_study(tmp_path / "table1")
     study = read_study(tmp_path / "table1" / "study.json")
-    assert findings(study) == [
+    assert list(findings(study).values()) == [
         "gFD (lite2), guided: Prologue has the best value, 323.5; not told from chance: 2D. "
         "1 of 2 pairs of rows that differ by more than chance stands in the paper's order.",
-        "gFD (lite2), no guidance: Prologue is best with 334.6, before 1D with 390.2.",
-        "PSNR, dB: 2D is best with 22.41, before Prologue with 22.24.",
+        "gFD (lite2), no guidance: Prologue is best with 334.6, before 1D with 390.2 (one seed, chance is not known).",
+        "PSNR, dB: 2D is best with 22.41, before Prologue with 22.24 (one seed, chance is not known).",
     ]
     assert study.state == "3 of 5 runs done, 1 failed, 1 not run"
 
@@ -179,7 +183,7 @@ def test_rows_of_different_seeds_are_not_ranked(tmp_path: Path) -> None:
     rows[1] |= {"metrics": {"gfd": 323.5}, "against_baseline": {"gfd": {"seeds": [0], "difference": -18.3}}}
     write_study(tmp_path / "table1", rows=rows, seeds=[0, 1], baseline="2D")
     page = write_study_page(tmp_path / "table1").read_text()
-    assert findings(read_study(tmp_path / "table1" / "study.json")) == []
+    assert findings(read_study(tmp_path / "table1" / "study.json")) == {}
     assert "(best)" not in page
     assert "of the rows of one seed small differences can be chance" in page
     assert "of one seed, so nothing tells it from chance" in page
@@ -203,6 +207,16 @@ def test_a_bad_study_names_the_file_and_the_key(tmp_path: Path) -> None:
     write_study(tmp_path / "table1", rows=[{"label": "2D", "runs": [{"status": "maybe"}]}])
     with pytest.raises(PrologueError, match=r"study\.json holds no study: rows\.0\.runs\.0\.status"):
         write_study_page(tmp_path / "table1")
+
+
+def test_committed_pages_are_what_todays_code_writes(tmp_path: Path) -> None:
+    committed, written = ROOT / "reports" / "studies", tmp_path / "studies"
+    shutil.copytree(committed, written, ignore=shutil.ignore_patterns("rows"))
+    for path in sorted(written.glob("*/study.json")):
+        write_study_page(path.parent)
+        (path.parent / "table.md").write_text(as_markdown(read_study(path)))
+    for path in sorted(written.rglob("*.*")):
+        assert path.read_bytes() == (committed / path.relative_to(written)).read_bytes(), path
 
 
 def test_the_committed_list_names_every_committed_study() -> None:

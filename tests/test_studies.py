@@ -21,13 +21,18 @@ from preloaded import Preloaded
 from tiny import ROOT, TINY, write_image_folder
 
 from prologue.core.errors import PrologueError
+from prologue.core.files import read_json
+from prologue.core.params_file import load_params
+from prologue.core.variants import apply_overrides
 from prologue.figures.studies import Point, draw_chart
 from prologue.measures.seeds import Contrast, contrast
 from prologue.studies import experiments, results
 from prologue.studies.definition import SCALES, STUDIES, load_study, rows_at
 from prologue.studies.experiments import failure
+from prologue.studies.hours import StageHours
 from prologue.studies.results import Result, mean_sweep, swept_by_all
 from prologue.studies.saved import SavedRow
+from prologue.studies.study import print_plan
 from prologue.studies.table import Column, Row, Run, Study
 from prologue.studies.text import as_frame, as_markdown
 
@@ -132,6 +137,7 @@ def test_bad_studies_are_refused_by_name(tmp_path: Path, monkeypatch: pytest.Mon
         rows_at(load_study("table1"), "table1", "huge")
     for change, message in (
         ({"columns": ["speed"]}, "nothing measures speed"),
+        ({"headline": "is"}, "headline: is is no column"),
         ({"rows": [{"label": "a", "paper": {"fid": 1}}]}, "nothing measures fid"),
         ({"figures": [FIGURE | {"y": ["size"]}]}, "nothing measures size"),
         ({"figures": [FIGURE | {"kind": "sweep", "y": ["psnr"]}]}, "a sweep measures gfd and is, not psnr"),
@@ -155,6 +161,27 @@ def test_bad_studies_are_refused_by_name(tmp_path: Path, monkeypatch: pytest.Mon
             patch.setattr("prologue.studies.definition.STUDIES", tmp_path / "studies")
             with pytest.raises(PrologueError, match=message):
                 rows_at(load_study("bad"), "bad", "smoke")
+
+
+def test_the_scale_of_imagenet_wants_imagenet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(PrologueError, match=r"set data\.source in params\.yaml, which is data/fashion_mnist\.zip"):
+        print_plan("table1", "imagenet", None, keep=False, jobs=1)
+
+
+def test_a_plan_counts_by_the_step_and_tells_nothing_of_other_sizes(tmp_path: Path) -> None:
+    params = load_params(ROOT / "params.yaml")
+    hours = StageHours(tmp_path, ROOT / "reports" / "metrics", params)
+    seconds = {
+        stage: read_json(ROOT / f"reports/metrics/{stage}.json")["seconds"] for stage in ("tokenizer", "samples")
+    }
+    stages = list(seconds)
+    assert hours.of(stages, params) == pytest.approx(sum(seconds.values()) / 3600)
+    assert isinstance(params.stage1.steps, int)
+    longer = apply_overrides({"stage1.steps": 3 * params.stage1.steps}, ROOT / "params.yaml")
+    assert hours.of(stages, longer) == pytest.approx((3 * seconds["tokenizer"] + seconds["samples"]) / 3600)
+    for change in ({"data.image_size": 64}, {"tokenizer.encoder.layers": 12}, {"ar.batch": 64}):
+        assert hours.of(stages, apply_overrides(dict(change), ROOT / "params.yaml")) is None
 
 
 def test_every_row_is_run_with_every_seed() -> None:

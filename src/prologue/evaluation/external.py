@@ -84,6 +84,7 @@ def evaluate(
         **protocol,
         "reference": str(reference),
         "reference_images": compared.protocol["images"],
+        **({"reference_statistics": compared.protocol["statistics"]} if "statistics" in compared.protocol else {}),
         "neighbours": NEIGHBOURS,
     }
 
@@ -140,7 +141,8 @@ def _reference(path: Path, network: Extractor, size: int | None, batch: int, acc
             given, None, {**network.protocol, "images": "statistics alone, made elsewhere", "coloured": False}
         )
     measured = _measured_once(path, network, size, batch, accelerator)
-    return Reference(given, measured.manifold, measured.protocol)
+    protocol = measured.protocol | {"statistics": "given in the file, not measured of its images"}
+    return Reference(given, measured.manifold, protocol)
 
 
 def _given_statistics(path: Path) -> Statistics | None:

@@ -21,16 +21,16 @@ DVCLIVE_FOLDERS = {"plots", "metrics"}
 LOG_RATIO = 30  # a positive quantity that spans more than this factor gets a logarithmic axis
 
 
-def training_curves(folder: Path) -> str | None:
+def training_curves(folder: Path, name: str) -> str | None:
     """Inline SVG charts, one after the other, of every DVCLive TSV below `folder`; None if it holds no points.
 
-    Ids in the SVG start with the folder's name, so that charts of several stages can stand in one page.
+    Ids in the SVG start with the training's name, so that charts of several can stand in one page.
     """
     quantities = read_curves(folder)
     if not quantities:
         return None
-    ordered = sorted(quantities, key=lambda name: (name != "loss", "validation" not in quantities[name], name))
-    return "\n".join(_chart(folder.name, name, quantities[name]) for name in ordered)
+    ordered = sorted(quantities, key=lambda own: (own != "loss", "validation" not in quantities[own], own))
+    return "\n".join(_chart(name, quantity, quantities[quantity]) for quantity in ordered)
 
 
 def read_curves(folder: Path) -> dict[str, dict[str, Points]]:

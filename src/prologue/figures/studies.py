@@ -13,11 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
-from prologue.figures.style import BLUE, INK, save, styled
+from prologue.figures.style import BLUE, INK, look, save, styled
 from prologue.measures.registry import NAMED
 from prologue.measures.seeds import Contrast
 
-MARKERS = "osD^vPX*"  # a shape of its own for each line, beside its colour
 TICKS = (1, 1.2, 1.5, 2, 3, 5, 7, 8.5)  # of ratios, and a tenth of them
 RING: dict[str, Any] = {"markerfacecolor": "none", "markersize": 9, "linestyle": "none"}  # around another mark
 ROOM = 1.25  # times the outermost marks: what an axis of ratios shows
@@ -130,16 +129,16 @@ def _ratios(chart: Chart, points: list[Point], labels: dict[str, str], path: Pat
 
 def _mark(panel: Axes, height: float, number: int, point: Point, key: str) -> str:
     """A row's ratio with its interval and in words, and the paper's, a ring. Returns both in words."""
-    found, paper, look = point.against[key], point.paper.get(key), _look(number)
+    found, paper, mark = point.against[key], point.paper.get(key), look(number)
     assert found.ratio is not None
-    panel.plot(found.ratio, height, **look)
+    panel.plot(found.ratio, height, **mark)
     if found.ratio_low is not None and found.ratio_high is not None:
         ends = [found.ratio_low, found.ratio_high]
-        panel.plot(ends, [height, height], marker="|", markersize=8, color=look["color"])
+        panel.plot(ends, [height, height], marker="|", markersize=8, color=mark["color"])
     panel.text(1.01, height, found.ratio_text, transform=panel.get_yaxis_transform(), va="center", fontsize=9)
     if paper is None:
         return f"{point.label} {found.ratio_text}"
-    panel.plot(paper, height, **RING, **look)
+    panel.plot(paper, height, **RING, **mark)
     return f"{point.label} {found.ratio_text}, the paper's {paper:.2f}"
 
 
@@ -150,14 +149,9 @@ def _marks(point: Point, key: str) -> list[float]:
     return [ratio for ratio in known if ratio is not None]
 
 
-def _look(number: int) -> dict[str, Any]:
-    """Marker and colour of a row, or of a line."""
-    return {"marker": MARKERS[number % len(MARKERS)], "color": f"C{number % 6}"}
-
-
 def _legend(compared: list[Point], keys: list[str]) -> list[Line2D]:
     """A mark for each row, and a ring where the paper's ratio is drawn."""
-    handles = [Line2D([], [], linestyle="none", label=point.label, **_look(n)) for n, point in enumerate(compared)]
+    handles = [Line2D([], [], linestyle="none", label=point.label, **look(n)) for n, point in enumerate(compared)]
     if any(key in point.paper for point in compared for key in keys):
         handles.append(Line2D([], [], marker="o", color=INK, label="the paper's, ImageNet 256", **RING))
     return handles
@@ -193,17 +187,17 @@ def _lines(panel: Axes, chart: Chart, key: str, points: list[Point]) -> list[str
             groups.setdefault(point.group, []).append(point)
     told = []
     for number, (group, members) in enumerate(groups.items()):
-        look = _look(number)
+        mark = look(number)
         ordered = sorted(members, key=lambda point: float(point.values[chart.x]))
         x, y = [point.values[chart.x] for point in ordered], [point.values[key] for point in ordered]
         if [point.label for point in ordered] == [group]:
-            panel.axhline(y[0], color=look["color"], linestyle="--", linewidth=1.2, label=group)
+            panel.axhline(y[0], color=mark["color"], linestyle="--", linewidth=1.2, label=group)
             told.append(f"{group} {_told(ordered[0], key)}")
             continue
         errors = np.array([point.error(key) for point in ordered]).T
-        panel.errorbar(x, y, errors, label=group, capsize=3 if errors.any() else 0, **look)
+        panel.errorbar(x, y, errors, label=group, capsize=3 if errors.any() else 0, **mark)
         told.append(
-            f"{group} " + ", ".join(f"{_told(point, key)} at {a:g}" for a, point in zip(x, ordered, strict=True))
+            f"{group} " + ", ".join(f"{_told(point, key)} at {a:,.12g}" for a, point in zip(x, ordered, strict=True))
         )
     if chart.log:
         panel.set_xscale("log")
@@ -212,7 +206,7 @@ def _lines(panel: Axes, chart: Chart, key: str, points: list[Point]) -> list[str
 
 
 def _sweeps(panel: Axes, chart: Chart, key: str, points: list[Point]) -> list[str]:
-    """A line per row over the swept setting of a metric of the run with guidance."""
+    """A line per row over the swept setting of a metric of the run with guidance, a ring around its best."""
     told = []
     for number, point in enumerate(points):
         if point.sweep is None:
@@ -220,8 +214,12 @@ def _sweeps(panel: Axes, chart: Chart, key: str, points: list[Point]) -> list[st
         axis = point.sweep.columns[0]
         column = next(name for name in point.sweep.columns if re.fullmatch(NAMED[key].key, f"cfg.{name}"))
         table = point.sweep.sort_values(axis)
-        panel.plot(table[axis], table[column], label=point.label, **_look(number))
+        settings, values = list(table[axis]), list(table[column])
+        best = values.index(min(values) if NAMED[key].better == "lower" else max(values))
+        panel.plot(settings, values, label=point.label, **look(number))
+        panel.plot(settings[best], values[best], **RING, **look(number))
         panel.set_xlabel(axis)
         panel.set_ylabel(column)
-        told.append(f"{point.label} from {table[column].iloc[0]:.4g} to {table[column].iloc[-1]:.4g}")
+        ends = f"from {values[0]:.4g} to {values[-1]:.4g}"
+        told.append(f"{point.label} {ends}, best {values[best]:.4g} at {settings[best]:g}")
     return told

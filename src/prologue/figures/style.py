@@ -15,6 +15,7 @@ matplotlib.use("agg")
 # Okabe and Ito's palette, which stays apart under every common colour blindness.
 BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"
 INK, MUTED, LINE = "#1d2329", "#5a6470", "#dfe3e8"
+MARKERS = "osD^vPX*"  # a shape of its own for each line, beside its colour
 
 NO_METADATA: dict[str, dict[str, None]] = {
     "svg": dict.fromkeys(("Creator", "Date", "Format", "Type")),
@@ -52,6 +53,11 @@ STYLE: dict[Any, Any] = {
 def styled() -> AbstractContextManager[None]:
     """Context in which figures are made and saved in the project's style; matplotlib's settings return after it."""
     return matplotlib.rc_context(STYLE)
+
+
+def look(number: int) -> dict[str, Any]:
+    """Marker and colour of a line, or of a row."""
+    return {"marker": MARKERS[number % len(MARKERS)], "color": f"C{number % 6}"}
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
-from prologue.figures.style import BLUE, INK, ORANGE, save, styled
+from prologue.figures.style import BLUE, INK, ORANGE, look, save, styled
 
 
 def draw_watermark(found: dict[str, Any], path: Path) -> None:
@@ -20,23 +21,25 @@ def draw_watermark(found: dict[str, Any], path: Path) -> None:
         for (name, shares), colour in zip(found["false_positives"].items(), (BLUE, ORANGE), strict=True):
             levels = [float(level) for level in shares["levels"]]
             mean, least, most = ([own[key] for own in shares["levels"].values()] for key in ("mean", "least", "most"))
-            unmarked.plot(levels, mean, "o-", color=colour, label=f"{name}, mean and range of {found['keys']} keys")
-            unmarked.fill_between(levels, least, most, color=colour, alpha=0.2, linewidth=0)
+            label = f"{name}, mean and range of {found['keys']} keys"
+            reach = np.abs(np.array([least, most]) - mean)  # down to 0 leaves a logarithmic axis
+            unmarked.errorbar(levels, mean, reach, fmt="o-", color=colour, capsize=2, label=label)
         unmarked.plot(levels, levels, "--", color=INK, linewidth=1, label="as many as the p-value says")
         unmarked.set(xscale="log", yscale="log", xlabel="p-value", ylabel="share of images up to it")
         unmarked.set_title("Images without a mark")
         unmarked.legend(fontsize=8)
         damages = list(next(iter(found["detection"].values())))
-        for strength, shares in found["detection"].items():
+        for number, (strength, shares) in enumerate(found["detection"].items()):
             values = [shares[damage]["found"] for damage in damages]
             errors = [
                 [own["found"] - own["low"] for own in shares.values()],
                 [own["high"] - own["found"] for own in shares.values()],
             ]
-            marked.errorbar(values, range(len(damages)), xerr=errors, fmt="o", capsize=2, label=f"strength {strength}")
+            place, label = range(len(damages)), f"strength {strength}"
+            marked.errorbar(values, place, xerr=errors, linestyle="none", capsize=2, label=label, **look(number))
         marked.set_yticks(range(len(damages)), damages)
         marked.invert_yaxis()
         marked.set(xlim=(0, 1), xlabel=f"share of images found, p up to {found['level']:g}")
         marked.set_title("Images with a mark, damaged")
-        marked.legend(fontsize=8)
+        marked.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
         save(figure, path)

@@ -69,10 +69,11 @@ def kernel_deviations(features: Tensor, references: list[Tensor]) -> list[float]
 
     The part of one of N images is 2 / N times its mean kernel with the others, less that with the reference (Hoeffding
     1948). That is to first order: too wide, up to 1.4 times, where the distance is near 0. Of many images it is
-    estimated from PARTS to twice as many.
+    estimated from PARTS of them, drawn at random: classes may take turns.
     """
     x, others = features.double().numpy(), [reference.double().numpy() for reference in references]
-    chosen, size = x[:: max(1, len(x) // PARTS)], max(1, KERNELS // len(x))
+    chosen = x[np.sort(np.random.default_rng(0).permutation(len(x))[:PARTS])]
+    size = max(1, KERNELS // len(x))
 
     def parts(start: int) -> NDArray[np.float64]:
         rows = chosen[start : start + size]

@@ -27,7 +27,9 @@ from prologue.measures.intervals import frechet_draws, interval
 from prologue.measures.registry import metric_name
 from prologue.sampling.generation import Seed
 from prologue.sampling.images import Pixels
+from prologue.sampling.samples import labels_like
 from prologue.sampling.watermark import LEVEL, Watermark
+from prologue.tokens.cache import TokenCache
 
 LEVELS = (0.001, 0.01, 0.05, 0.1, 0.5)
 KEYS = 20  # that the unmarked images are read with
@@ -42,8 +44,8 @@ def measure_watermark(
 ) -> dict[str, Any]:
     """Measure the watermark of a project's model: `images` drawn at each strength, and as many without it.
 
-    Images are drawn with guidance and the seeds of the stage samples. Real images are spread over both splits. The keys
-    are made of numbers: nothing is protected by them.
+    Images are drawn with guidance, and with the labels and seeds of the stage samples. Real images are spread over both
+    splits. The keys are made of numbers: nothing is protected by them.
 
     Returns:
         false_positives of real and of unmarked images, by level: the share of p-values up to it, in the mean over
@@ -52,7 +54,7 @@ def measure_watermark(
         and counts.
 
     Raises:
-        PrologueError: the model is of no project, whose real images are needed.
+        PrologueError: the model is of no project, whose real images and tokens are needed.
     """
     project = generator.project
     if project is None:
@@ -60,7 +62,8 @@ def measure_watermark(
     params = load_params(project / "params.yaml")
     reference = load_reference(project / "data" / "reference", params.evaluation.extractor)
     extractor = Extractor(params.evaluation.extractor, start_accelerator().device)
-    labels = np.arange(images) % len(generator.classes)
+    known = TokenCache(project / "data" / "tokens", "val").labels
+    labels = labels_like(known, list(generator.classes), params.sampling.classes, images)
     keys = [f"watermark that is measured, {number}".encode() for number in range(KEYS)]
     readers = [Watermark(key, generator.tokenizer) for key in keys]
     unmarked = _draw(generator, labels, seed, None)
@@ -92,7 +95,7 @@ def measure_watermark(
 
 
 def _draw(generator: Generator, labels: NDArray[np.int64], seed: int, watermark: Watermark | None) -> Pixels:
-    """Images of the labels with the seeds (seed, i), drawn with guidance as the stage samples draws them."""
+    """Images of the labels with the seeds (seed, i), drawn with guidance."""
     sampler = generator.sampler(generator.cfg, watermark)
     seeds: list[Seed] = [(seed, image) for image in range(len(labels))]
     return generator.pixels(sampler.sample(torch.from_numpy(labels).to(sampler.device), seeds))

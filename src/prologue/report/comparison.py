@@ -12,13 +12,13 @@ from prologue.figures.grids import READABLE_CELL
 from prologue.measures.registry import METRICS, STAGES, Metric, interval_of, is_cost, is_interval, metric_of
 from prologue.report.pages import embedded, ends, number, percent, text, write_page
 from prologue.report.revisions import Revision, Samples, read_revision
+from prologue.report.words import RUN_TITLES
 
 GAP = 4  # white px between the two pictures of a pair
 ABSENT = "none"
-RUN_TITLES = {"cfg": "With guidance", "no_cfg": "Without guidance"}
 # Records of a protocol: metrics of two protocols do not compare.
 PROTOCOL = re.compile(
-    r"(evaluate_\w+|probe): (.+\.)?"
+    r"(tokenizer|attach|ar|samples): precision|(evaluate_\w+|probe): (.+\.)?"
     r"(extractor\w*|reference_\w+|shards_sha256|(val_)?images|split|crop|image_size|rounding|neighbours|weights|protocol|feature)"
 )
 

@@ -11,11 +11,20 @@ from prologue.core.params import Params, SamplingParams
 from prologue.core.systems import has_prologue, trains_stage2
 from prologue.figures.curves import training_curves
 from prologue.measures.recorded import read_metrics
-from prologue.measures.registry import METRICS, STAGES, Metrics, interval_of, is_cost, is_interval, metric_of
+from prologue.measures.registry import (
+    METRICS,
+    STAGES,
+    Metrics,
+    interval_of,
+    is_cost,
+    is_interval,
+    metric_name,
+    metric_of,
+)
 from prologue.report.pages import duration, ends, number, percent, read_picture, text, write_page
 from prologue.report.verdict import evidence, headline, key_figures, total_time, verdict
 from prologue.report.watermark import read_watermark
-from prologue.report.words import attention_in_words, swapped_in_words
+from prologue.report.words import RUN_TITLES, attention_in_words, swapped_in_words
 from prologue.sampling.adopted import Adopted, with_adopted
 
 
@@ -62,10 +71,12 @@ def write_report(
         swapped_in_words=swapped_in_words(known),
         pictures={path.stem: read_picture(path) for path in sorted(figures.rglob("*.png"))},
         charts={
-            STAGES[stage]: Markup(training_curves(curves / stage) or "")
+            STAGES[stage]: Markup(training_curves(curves / stage, stage) or "")
             for stage, is_trained in trained.items()
             if is_trained
         },
+        runs=RUN_TITLES.values(),
+        temperatures=_temperatures(params, known),
         watermark=read_watermark(watermark, known),
         comparison=_comparison(known),
         costs=_costs(known),
@@ -82,6 +93,16 @@ def _sampling(params: Params, metrics: Metrics) -> SamplingParams:
         if match := re.fullmatch(r"adopted\.(\w+)\.(.+)", key):
             adopted.setdefault(match[1], {})[match[2]] = value
     return with_adopted(params.sampling, adopted)
+
+
+def _temperatures(params: Params, metrics: Metrics) -> dict[str, dict[str, str]]:
+    """By temperature of the sweep, the distance of each run's samples."""
+    distance = re.escape(metric_name("gfd", params.evaluation.extractor))
+    found: dict[str, dict[str, str]] = {}
+    for key, value in metrics.get("sweep", {}).items():
+        if match := re.fullmatch(rf"temperatures\.(\w+)\.(.+)\.{distance}", key):
+            found.setdefault(match[2], {})[RUN_TITLES[match[1]]] = number(value)
+    return found
 
 
 # The tables: every key of every metrics file stands in exactly one of them.
@@ -124,6 +145,8 @@ def _costs(metrics: Metrics) -> list[dict[str, Any]]:
                 state.append(f"{match[1]} {number(value)} MB")
             if match := re.fullmatch(r"spent_seconds\.(.*)", key):
                 spent.append(f"{match[1]} {duration(value)}")
+            if key == "earlier_seconds":
+                spent.append(f"earlier sessions {duration(value)}")
         rows.append(
             {
                 "stage": stage,

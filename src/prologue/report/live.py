@@ -50,7 +50,7 @@ def write_page(seconds: int) -> Path:
 
 def _section(curves: Path) -> str:
     """Heading, charts and newest picture of one training; empty before its first point."""
-    charts = training_curves(curves)
+    charts = training_curves(curves, f"{curves.parent.parent.name}-{curves.parent.name}")
     if charts is None:
         return ""
     title = html.escape(f"{curves.parent.parent.name} {curves.parent.name}")

@@ -16,7 +16,7 @@ def write_page(template: str, output: Path, root: str, **content: Any) -> str:
     """Render a template to an HTML file; returns the page.
 
     Args:
-        template: file name in prologue/templates.
+        template: file name in prologue/report/templates.
         output: the HTML file.
         root: relative address of reports/ as seen from the page, such as '../'.
         content: what the template shows.

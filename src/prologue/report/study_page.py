@@ -27,7 +27,7 @@ def write_study_page(folder: Path) -> Path:
         folder / "index.html",
         root="../../",
         study=study,
-        findings=findings(study),
+        findings=list(findings(study).values()),
         table=[_table_row(study, row, paper) for row in study.rows],
         meaning=meaning(study),
         several_seeds=any(found.low is not None for row in study.rows for found in row.against_baseline.values()),
@@ -42,23 +42,25 @@ def write_study_page(folder: Path) -> Path:
 def write_study_list(folder: Path) -> Path:
     """Write the list of the studies below a folder. Raises PrologueError as `read_study`. Returns the page."""
     studies = {path.parent.name: read_study(path) for path in sorted(folder.glob(f"*/{STUDY}"))}
-    listed = [
-        {"folder": name, "study": study, "finding": next(iter(findings(study)), "")} for name, study in studies.items()
-    ]
+    listed = []
+    for name, study in studies.items():
+        found = findings(study)
+        answer = found.get(study.headline) or next(iter(found.values()), "")
+        listed.append({"folder": name, "study": study, "finding": answer})
     write_page("studies.html", folder / "index.html", root="../", studies=listed)
     return folder / "index.html"
 
 
-def findings(study: Study) -> list[str]:
-    """What the table says of each metric: which rows differ from the baseline, or the best; the paper's order."""
-    sentences = []
+def findings(study: Study) -> dict[str, str]:
+    """What the table says of each column: which rows differ from the baseline, or the best; the paper's order."""
+    sentences = {}
     for column in study.columns:
         if not column.better:
             continue
         ranked = _ranked(study, column)
         said = (_against_baseline(study, column) or _best(ranked, column)) + _paper_order(ranked, column)
         if said:
-            sentences.append(f"{column.label}:{said}")
+            sentences[column.key] = f"{column.label}:{said}"
     return sentences
 
 
@@ -69,10 +71,11 @@ def _best(ranked: list[tuple[Row, float]], column: Column) -> str:
     (best, value), (second, next_value) = ranked[:2]
     if value == next_value:
         return f" {best.label} and {second.label} are equal with {number(value)}."
-    near = [row.label for row, _ in ranked[1:] if best.differs(row, column.key) is False]
-    if near:
-        return f" {best.label} has the best value, {number(value)}; not told from chance: {', '.join(near)}."
-    return f" {best.label} is best with {number(value)}, before {second.label} with {number(next_value)}."
+    differ = {row.label: best.differs(row, column.key) for row, _ in ranked[1:]}
+    if near := [label for label, found in differ.items() if found is False]:
+        return f" {best.label} has the best value, {number(value)}; not told from chance: {'; '.join(near)}."
+    unknown = "" if differ[second.label] else " (one seed, chance is not known)"
+    return f" {best.label} is best with {number(value)}, before {second.label} with {number(next_value)}{unknown}."
 
 
 def _against_baseline(study: Study, column: Column) -> str:
@@ -84,7 +87,7 @@ def _against_baseline(study: Study, column: Column) -> str:
     certain = [f"{label} ({contrast_text(found)})" for label, found in known.items() if found.is_certain]
     if not certain:
         return f" No row differs from {study.baseline} by more than chance."
-    return f" Different from {study.baseline} by more than chance: {', '.join(certain)}."
+    return f" Different from {study.baseline} by more than chance: {'; '.join(certain)}."
 
 
 def _ranked(study: Study, column: Column) -> list[tuple[Row, float]]:

@@ -159,6 +159,8 @@ def headline(tiles: list[Tile]) -> str:
         return f"It worked: all {met} checks hold."
     if met:
         return f"It worked in part: {met} of {len(judged)} checks hold{undecided}."
+    if open_ == len(judged):
+        return f"Not decided: of {open_} checks none holds, and none fails."
     return f"It did not work: no check holds{undecided}."
 
 

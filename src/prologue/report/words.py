@@ -6,6 +6,7 @@ from prologue.measures.registry import Metrics, find
 from prologue.report.pages import number, percent
 
 EVEN = 0.1  # by which a share may differ from even reading, relative to it, and count as even
+RUN_TITLES = {"cfg": "With guidance", "no_cfg": "Without guidance"}
 
 
 def attention_in_words(metrics: Metrics) -> str:

@@ -3,6 +3,7 @@
 title: ...
 question: ...
 columns: [rfd, gfd]               # of studies/columns.py
+headline: gfd                     # the column that answers the question; the first where none is named
 seeds: [0, 1, 2]                  # each row is run with each; 0 alone where none are given
 baseline: 2D                      # label of the row that the others are compared with, seed by seed
 rows:
@@ -79,6 +80,7 @@ class StudyDefinition(Section):
     title: str
     question: str
     columns: list[str]
+    headline: str = ""
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = Field(default=[0])
     baseline: str = ""
     rows: list[RowDefinition]
@@ -91,6 +93,8 @@ class StudyDefinition(Section):
         asked |= {key for figure in self.figures for key in figure.y}
         if unknown := sorted(asked - set(KNOWN)):
             raise ValueError(f"nothing measures {', '.join(unknown)}; known: {', '.join(KNOWN)}")
+        if self.headline not in ("", *self.columns):
+            raise ValueError(f"headline: {self.headline} is no column; known: {', '.join(self.columns)}")
         for figure in self.figures:
             if figure.kind == "sweep" and (others := sorted(set(figure.y) - set(SWEPT))):
                 raise ValueError(f"figures: a sweep measures {' and '.join(SWEPT)}, not {', '.join(others)}")

@@ -20,6 +20,8 @@ from prologue.studies.saved import ROWS, SavedRow, earlier_row, kept_row
 from prologue.studies.table import STUDY, Row, Run, Status, Study, StudyFigure
 from prologue.studies.text import as_frame, as_markdown
 
+TRAININGS = ("tokenizer", "attach", "ar")
+
 
 @dataclass(frozen=True)
 class Result:
@@ -60,6 +62,7 @@ def write_results(
         commit=git("rev-parse", "HEAD").strip(),
         created=time.strftime("%Y-%m-%dT%H:%M:%S"),  # type: ignore[arg-type]  # pydantic reads it
         columns=columns,
+        headline=definition.headline,
         seeds=definition.seeds,
         baseline=definition.baseline,
         rows=table,
@@ -106,9 +109,15 @@ def _run(result: Result, keys: list[str]) -> Run:
         status=result.status,
         reason=result.reason,
         commit=result.saved.commit if result.saved else "",
+        precision=" and ".join(_precisions(result.metrics)),
         metrics=measure(keys, result.metrics),
         intervals=intervals(keys, result.metrics),
     )
+
+
+def _precisions(metrics: Metrics) -> list[str]:
+    """In which precision its trainings multiplied matrices."""
+    return sorted({metrics[stage]["precision"] for stage in TRAININGS if "precision" in metrics.get(stage, {})})
 
 
 def _by_seed(results: list[Result], keys: list[str]) -> dict[str, dict[int, float]]:
@@ -158,7 +167,7 @@ def _draw(definition: StudyDefinition, results: dict[str, list[Result]], folder:
     everything = [result.metrics for own in results.values() for result in own if result.saved]
     labels = {key: column(key, everything).label for key in definition.measured}
     missing = [label for label, own in results.items() if not any(result.saved for result in own)]
-    not_run = f" Not run: {', '.join(missing)}." if missing else ""
+    not_run = f" Not run: {'; '.join(missing)}." if missing else ""
     errors = (
         " Error bars of one seed are 95 % intervals over images." if any(point.interval for point in points) else ""
     )

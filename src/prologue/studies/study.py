@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from prologue.core.errors import PrologueError
+from prologue.core.params_file import load_params
 from prologue.core.variants import override
 from prologue.studies.definition import StudyDefinition, StudyRow, load_study, rows_at
 from prologue.studies.experiments import run_rows
@@ -16,6 +17,7 @@ from prologue.studies.results import write_results
 from prologue.studies.saved import current_row, kept_row, save_row
 
 REPORTS = Path("reports/studies")
+SHIPPED = Path("data/fashion_mnist.zip")  # the source that comes with the project
 
 
 def print_plan(name: str, scale: str, seeds: list[int] | None, keep: bool, jobs: int) -> None:
@@ -28,7 +30,7 @@ def print_plan(name: str, scale: str, seeds: list[int] | None, keep: bool, jobs:
     """
     study, rows, folder = _opened(name, scale, seeds)
     table = Table("row", "seed", "cached", "to run", "hours", title=f"{study.title}, scale {scale}")
-    measured = StageHours(folder, Path("reports/metrics"))
+    measured = StageHours(folder, Path("reports/metrics"), load_params())
     hours: list[float | None] = []
     for row in rows:
         if found := current_row(row, study.stages, folder):
@@ -89,4 +91,7 @@ def _opened(name: str, scale: str, seeds: list[int] | None) -> tuple[StudyDefini
     study = load_study(name)
     if seeds is not None:
         study = study.model_copy(update={"seeds": seeds})
-    return study, rows_at(study, name, scale), REPORTS / f"{name}-{scale}"
+    rows = rows_at(study, name, scale)
+    if scale == "imagenet" and rows[0].params.data.source == SHIPPED:
+        raise PrologueError(f"the scale imagenet is of ImageNet: set data.source in params.yaml, which is {SHIPPED}")
+    return study, rows, REPORTS / f"{name}-{scale}"

@@ -26,12 +26,13 @@ Status = Literal["done", "earlier code", "outdated", "failed", "not run"]
 
 
 class Run(BaseModel):
-    """One experiment: a row with one seed. `intervals` are over images, 95 %."""
+    """One experiment: a row with one seed. `intervals` are over images, 95 %; `precision` is of its trainings."""
 
     seed: int = 0
     status: Status
     reason: str = ""
     commit: str = ""
+    precision: str = ""
     metrics: dict[str, Value] = {}
     intervals: dict[str, tuple[float, float]] = {}
 
@@ -110,6 +111,7 @@ class Study(BaseModel):
     commit: str = ""
     created: datetime
     columns: list[Column]
+    headline: str = ""
     seeds: list[int] = [0]
     baseline: str = ""
     rows: list[Row]

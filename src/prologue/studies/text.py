@@ -67,7 +67,19 @@ def meaning(study: Study) -> str:
         "earlier code": " Rows of earlier code have the params and images of today.",
         "outdated": " Outdated is what other params or images found.",
     }
-    return _of_seeds(study) + "".join(text for status, text in said.items() if status in statuses)
+    return (
+        _of_seeds(study) + "".join(text for status, text in said.items() if status in statuses) + _of_precision(study)
+    )
+
+
+def _of_precision(study: Study) -> str:
+    """Which rows were trained in which precision, where they were not in the same."""
+    rows: dict[str, list[str]] = {}
+    for row in study.rows:
+        for precision in sorted({run.precision for run in row.done} - {""}):
+            rows.setdefault(precision, []).append(row.label)
+    told = (f" Trained in {precision}: {'; '.join(labels)}." for precision, labels in rows.items())
+    return "".join(told) if len(rows) > 1 else ""
 
 
 def _of_seeds(study: Study) -> str:
@@ -114,4 +126,6 @@ def markdown_table(head: list[str], lines: list[list[str]]) -> str:
 
 
 def _plain(value: Any) -> str:
-    return "" if value is None else f"{value:.5g}"
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 100_000 else f"{value:.5g}"  # the larger are counts
