@@ -27,7 +27,7 @@ def draw_watermark(found: dict[str, Any], path: Path) -> None:
         unmarked.plot(levels, levels, "--", color=INK, linewidth=1, label="as many as the p-value says")
         unmarked.set(xscale="log", yscale="log", xlabel="p-value", ylabel="share of images up to it")
         unmarked.set_title("Images without a mark")
-        unmarked.legend(fontsize=8, loc="lower right")
+        figure.legend(*unmarked.get_legend_handles_labels(), fontsize=8, loc="outside lower left", ncols=3)
         damages = list(next(iter(found["detection"].values())))
         for number, (strength, shares) in enumerate(found["detection"].items()):
             values = [shares[damage]["found"] for damage in damages]
