@@ -52,8 +52,8 @@ def run(given: argparse.Namespace) -> None:
     console.print(table)
     if params.tokenizer.source not in SIZED_BY_PARAMS:
         console.print(
-            "The tokenizer is imported: encoder and decoder are those that params.yaml would build, as is what `attach` "
-            "needs; `prologue import` tells of the real ones."
+            "The tokenizer is imported: encoder and decoder are those that params.yaml would build, and so is what "
+            "`attach` needs; `prologue import` tells of the real ones."
         )
     vocabulary = described.vocabulary
     tokens = f"{vocabulary.visual_tokens} visual tokens of {vocabulary.visual_codebook:,} codes"
