@@ -63,7 +63,7 @@ def test_split_sources_read_alike_from_folder_zip_and_tar(write: Writer, prefix:
 
 
 @pytest.mark.parametrize("write", WRITERS)
-@pytest.mark.parametrize(("fraction", "per_class"), [(0.5, 5), (0.1, 4)])  # 0.1: more, as the metrics need 10 in all
+@pytest.mark.parametrize(("fraction", "per_class"), [(0.5, 5), (0.1, 5)])  # 0.1: more, as the metrics need 10 in all
 def test_without_val_a_share_of_each_class_is_held_out(
     write: Writer, fraction: float, per_class: int, tmp_path: Path
 ) -> None:

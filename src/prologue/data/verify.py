@@ -27,18 +27,19 @@ def _format_of(content: bytes) -> str | None:
     return next((f"{name} is no format that is read" for name in found), None)
 
 
-def check_image(content: bytes, max_pixels: int) -> str:
+def check_image(content: bytes, max_pixels: int, limit: str = "data.max_pixels") -> str:
     """Decode an image file completely; return the extension of its real format.
 
     Raises:
-        Unusable: it is empty, damaged, cut off, no image, animated, thinner than 1 : 100 or larger than `max_pixels`.
+        Unusable: it is empty, damaged, cut off, no image, animated, thinner than 1 : 100 or larger than `max_pixels`,
+            which users know as `limit`.
     """
     if not content:
         raise Unusable("the file is empty")
     try:
         with open_image(content) as image:
             if image.width * image.height > max_pixels:
-                raise Unusable(f"{image.width} x {image.height} pixels, more than {max_pixels}, the most that is read")
+                raise Unusable(f"{image.width} x {image.height} pixels, more than {limit} = {max_pixels}")
             if max(image.size) > MAX_ASPECT * min(image.size):
                 raise Unusable(f"{image.width} x {image.height} pixels: longer than {MAX_ASPECT} times its width")
             if getattr(image, "is_animated", False) and image.format != "MPO":

@@ -34,7 +34,7 @@ WEBP_SIDE = 16383  # px
 def read_photo(content: bytes, size: int) -> Tensor:
     """An image file's content, centre-cropped to a square: uint8 (3, size, size). Raises Unusable."""
     check_size(len(content), MAX_PIXELS)
-    check_image(content, MAX_PIXELS)
+    check_image(content, MAX_PIXELS, "the limit")
     return torch.from_numpy(center_crop(to_rgb(open_image(content)), size).copy()).permute(2, 0, 1)
 
 
