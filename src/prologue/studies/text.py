@@ -38,11 +38,12 @@ def as_markdown(study: Study) -> str:
         for row in study.rows
     ]
     seeds = ", ".join(map(str, study.seeds))
+    foreign = " The paper's values are of ImageNet at 256 px and cannot be compared with those measured here."
     parts = [
         f"# {study.title}",
         study.question,
-        f"Scale {study.scale}, seed {seeds}, commit {study.commit[:10]}: {study.state}. {meaning(study)} The paper's "
-        "values are of ImageNet at 256 px and cannot be compared with those measured here.",
+        f"Scale {study.scale}, seed {seeds}, commit {study.commit[:10]}: {study.state}. {meaning(study)}"
+        + (foreign if papers else ""),
         markdown_table(head, lines),
     ]
     compared = [row for row in study.rows if row.against_baseline]
