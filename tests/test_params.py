@@ -50,6 +50,7 @@ def write_params(folder: Path, key: str, value: object) -> Path:
         ("stage1.steps", "two epochs", r"stage1\.steps: Input should be a number of steps, .* \(got 'two epochs'\)"),
         ("stage1.lr", "fast", r"stage1\.lr: Input should be a valid number"),
         ("tokenizer.codebook", 65537, r"tokenizer\.codebook: Input should be less than or equal to 65536"),
+        ("evaluation.neighbours", 5000, r"sampling\.images: .* must be more than evaluation\.neighbours, 5000"),
         ("probe.mae.batch", 1, r"probe\.mae\.batch: Input should be greater than or equal to 2"),
     ],
 )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from report_sample import METRICS, add_figures_and_curves, build, write_curve
+from tiny import tiny_params
 
 from prologue.core.errors import PrologueError
 from prologue.core.params import Params
@@ -216,3 +217,23 @@ def test_grid_enlarges_without_blur_and_labels_rows() -> None:
     assert (np.asarray(labelled)[:68, :margin] < 128).any()
     with pytest.raises(ValueError, match="2 rows"):
         image_grid(images, 2, ["coat"])
+
+
+def test_a_sweep_of_temperatures_is_told_beside_what_it_adopted(tmp_path: Path) -> None:
+    params = tiny_params(sweep__values=[], sweep__temperatures=[0.9, 1.0], sweep__adopt=True)
+    distances = {"cfg": {"0.9": 358.25, "1": 350.91}, "no_cfg": {"0.9": 366.21, "1": 374.81}}
+    tried = {
+        run: {value: {"gfd_lite2": distance, "is_lite2": 2.5} for value, distance in own.items()}
+        for run, own in distances.items()
+    }
+    adopted = {"cfg": {"visual.temperature": 0.75}, "no_cfg": {"visual.temperature": 0.9}}
+    page = build(tmp_path, params, {"sweep": {"temperatures": tried}, "samples": {"adopted": adopted}})
+    rows = re.findall(r"<tr><th scope=\"row\">([\d.]+)</th>(.+)</tr>", (tmp_path / "index.html").read_text())
+    assert [(value, re.findall(r">([\d.]+)<", cells)) for value, cells in rows] == [
+        ("0.9", ["358.2", "366.2"]),
+        ("1", ["350.9", "374.8"]),
+    ]
+    assert "visual temperature 0.75." in page.text
+    assert "figure sweep.png" not in page.text, "nothing but temperatures was swept"
+    without = build(tmp_path, tiny_params(sweep__values=[]), {"sweep": {}})
+    assert "temperature of visual tokens" not in without.text

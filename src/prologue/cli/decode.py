@@ -34,8 +34,6 @@ def run(given: argparse.Namespace) -> None:
     tokens, names = read_ids(given.ids, generator.tokenizer)
     images = generator.pixels(tokens)
     recipe, each = generator.recipe(), {"decoded_from": names}
-    files = [
-        f"{image:06d}_{Path(name).with_suffix('').as_posix().replace('/', '-')}" for image, name in enumerate(names)
-    ]
+    files = [f"{image:06d}_{Path(name.replace('/', '-')).stem}" for image, name in enumerate(names)]
     write_images(given.output, images, None, files, lambda: image_grid(images, min(COLUMNS, len(images))), recipe, each)
     print(f"{counted(len(images), 'image')} of {given.ids}: {given.output}")

@@ -265,6 +265,11 @@ class Params(Section):
             raise ValueError(
                 f"data.image_size: {self.data.image_size} is less than the {SSIM_WINDOW} px that SSIM needs"
             )
+        if self.sampling.images <= self.evaluation.neighbours:
+            raise ValueError(
+                f"sampling.images: {self.sampling.images} must be more than evaluation.neighbours, "
+                f"{self.evaluation.neighbours}"
+            )
         losses = (self.stage1.l1, self.stage1.adversarial, *(weight for _, weight in self.stage1.perceptual))
         if self.tokenizer.source == "train" and not any(losses):
             raise ValueError("stage1: l1, perceptual or adversarial must be above 0, or nothing trains the decoder")

@@ -96,8 +96,10 @@ def _hold_out(listing: Listing, fraction: float) -> None:
     ).fetchall()
     least = math.ceil(MIN_VALIDATION / len(counts))
     own = {name: min(max(round(fraction * count), min(least, count // 2)), count - 1) for name, count in counts}
+    missing = MIN_VALIDATION - sum(own.values())
     for name, count in sorted(counts, key=lambda item: -item[1]):  # what small classes lack, the largest give
-        own[name] += max(0, min(MIN_VALIDATION - sum(own.values()), count // 2 - own[name]))
+        more = max(0, min(missing, count // 2 - own[name]))
+        own[name], missing = own[name] + more, missing - more
     listing.connection.execute("CREATE TEMP TABLE held_out (name TEXT PRIMARY KEY, count INTEGER)")
     listing.connection.executemany("INSERT INTO held_out VALUES (?, ?)", own.items())
     listing.note("held out", "", sum(own.values()), "from the training images, since no part of the source validates")

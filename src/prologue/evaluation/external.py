@@ -83,8 +83,7 @@ def evaluate(
         **metrics,
         **protocol,
         "reference": str(reference),
-        "reference_images": compared.protocol["images"],
-        **({"reference_statistics": compared.protocol["statistics"]} if "statistics" in compared.protocol else {}),
+        **{f"reference_{key}": compared.protocol[key] for key in ("images", "statistics") if key in compared.protocol},
         "neighbours": NEIGHBOURS,
     }
 

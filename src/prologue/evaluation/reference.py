@@ -60,8 +60,6 @@ def compute_reference(params: Params, shards: Path, output: Path) -> dict[str, A
                 f"{len(own)} {split} images are too few for the metrics, which need at least {least}: "
                 "add images, or raise data.val_fraction, data.val_limit or data.train_limit"
             )
-    if params.sampling.images < least:
-        raise PrologueError(f"sampling.images: {params.sampling.images} are too few for the metrics, {least} the least")
     images["train"] = images["train"].spread(
         max(least, min(MANIFOLD, len(images["val"]) // 2))
     )  # to tune against alone

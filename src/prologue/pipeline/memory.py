@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torchvision.models import vgg
 
-from prologue.core.params import Params, TransformerParams
+from prologue.core.params import Params
 from prologue.core.sharing import own_rows
 from prologue.core.systems import trains_stage2
 from prologue.models.ar import MAX_LOGITS, ARConfig, ARModel, SequenceLoss
@@ -24,6 +24,7 @@ from prologue.models.saved import parameter_count
 from prologue.models.tokenizer import Tokenizer
 from prologue.models.transformer import Transformer
 from prologue.models.vocabulary import Vocabulary
+from prologue.training.ar import ar_config
 from prologue.training.attach import with_prologue
 from prologue.training.joint_ar import joint_ar_loss
 from prologue.training.plan import JointARPlan, plan_attach, plan_tokenizer
@@ -91,15 +92,8 @@ def estimate(params: Params, classes: int, gpus: int) -> dict[str, tuple[Memory,
             trained = nn.ModuleList([frozen.prologue_encoder, frozen.prologue_quantizer])  # type: ignore[list-item]
             stages.append(_of_images("attach", frozen, trained, attach.joint_ar, params, classes, gpus))
         if trains_stage2(params):
-            size = TransformerParams(layers=params.ar.layers, dim=params.ar.dim)
             vocabulary = (frozen if attach else tokenizer).vocabulary(classes)
-            config = ARConfig(
-                vocabulary=vocabulary,
-                transformer=size,
-                dropout=params.ar.dropout,
-                embedding_dropout=params.ar.embedding_dropout,
-            )
-            stages.append(_of_ar(ARModel(config), gpus))
+            stages.append(_of_ar(ARModel(ar_config(params.ar, vocabulary)), gpus))
     batches = {"ar": params.ar.batch}
     return {
         stage.stage: (stage, own_rows(batches.get(stage.stage, params.stage1.batch), 0, gpus).stop) for stage in stages

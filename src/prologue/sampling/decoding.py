@@ -53,12 +53,13 @@ class Decoder:
         x (rows, 1, dim) -> (rows, dim).
         """
         rotary = self.ar.rotary[position : position + 1]  # (1, 32, 2)
-        for number, cache in enumerate(self.cache):
+        parts = zip(self.blocks, self.starts, self.finishes, self.scales, self.cache, strict=True)
+        for block, start, finish, scales, cache in parts:
             if self.by_kernels:
-                attended = _attend_by_kernels(self.blocks[number], x, rotary, self.scales[number], cache, position)
+                attended = _attend_by_kernels(block, x, rotary, scales, cache, position)
             else:
-                attended = _attend(self.starts[number], x, rotary, cache, position)
-            x = self.finishes[number](x, attended)
+                attended = _attend(start, x, rotary, cache, position)
+            x = finish(x, attended)
         return x[:, 0]
 
 

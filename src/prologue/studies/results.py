@@ -16,11 +16,10 @@ from prologue.measures.seeds import Contrast, contrast, spread
 from prologue.studies.columns import column, intervals, measure
 from prologue.studies.definition import StudyDefinition, StudyRow
 from prologue.studies.experiments import failure, git, queue_states
+from prologue.studies.hours import TRAININGS
 from prologue.studies.saved import ROWS, SavedRow, earlier_row, kept_row
 from prologue.studies.table import STUDY, Row, Run, Status, Study, StudyFigure
 from prologue.studies.text import as_frame, as_markdown
-
-TRAININGS = ("tokenizer", "attach", "ar")
 
 
 @dataclass(frozen=True)

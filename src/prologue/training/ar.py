@@ -11,7 +11,7 @@ from PIL.Image import Image
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_
 
-from prologue.core.params import Params, TransformerParams
+from prologue.core.params import ARParams, Params, TransformerParams
 from prologue.core.runtime import compiles_by_itself, seed_everything, start_accelerator
 from prologue.core.seeds import Stream
 from prologue.core.work import origin_of
@@ -20,6 +20,7 @@ from prologue.models.ar import ARConfig, ARModel, SequenceLoss, TokenLosses
 from prologue.models.dropout import key_rows
 from prologue.models.saved import parameter_count, save_model
 from prologue.models.tokenizer import Tokens
+from prologue.models.vocabulary import Vocabulary
 from prologue.tokens.cache import TokenCache
 from prologue.tokens.likelihood import evaluate_likelihood
 from prologue.training.checkpoint import TrainingState
@@ -52,6 +53,16 @@ def train_ar(
     return own | ({"compiled": True} if task.compiled else {}) | metrics
 
 
+def ar_config(params: ARParams, vocabulary: Vocabulary) -> ARConfig:
+    """What Stage 2 builds."""
+    return ARConfig(
+        vocabulary=vocabulary,
+        transformer=TransformerParams(layers=params.layers, dim=params.dim),
+        dropout=params.dropout,
+        embedding_dropout=params.embedding_dropout,
+    )
+
+
 class ARTask:
     """Next-token prediction over prologue, EOS and visual tokens, with a share of the labels dropped."""
 
@@ -60,13 +71,7 @@ class ARTask:
         self.train, self.val = TokenCache(tokens, "train"), TokenCache(tokens, "val")
         self.schedule = Schedule.of(params.ar, len(self.train))
         seed_everything(params.seed)
-        config = ARConfig(
-            vocabulary=self.train.vocabulary,
-            transformer=TransformerParams(layers=params.ar.layers, dim=params.ar.dim),
-            dropout=params.ar.dropout,
-            embedding_dropout=params.ar.embedding_dropout,
-        )
-        self.model = ARModel(config).to(accelerator.device)
+        self.model = ARModel(ar_config(params.ar, self.train.vocabulary)).to(accelerator.device)
         self.ema = EMA(self.model, self.params.ema_half_life)
         self.optimizer = build_adamw(self.model, BETAS, self.params.weight_decay, self.params.gate_lr_scale)
         self.state = TrainingState({"ar": self.model, "ema": self.ema.model}, {"ar": self.optimizer})
